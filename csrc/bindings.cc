@@ -1,0 +1,434 @@
+// bindings.cc - pyserve._C: the engine as Python sees it.
+//
+// The GIL is let go of around everything that may take long (load, drain, close, a synchronous
+// wait); a submit and a drain of completions keep it.  No thread of the core ever takes it.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/json_numbers.h"
+#include "engine/model_version.h"
+#include "python/convert.h"
+#include "tensor/collate.h"
+
+namespace pyserve::python {
+namespace {
+
+// How long a synchronous caller spins before it sleeps, when nobody else is being served.
+constexpr Nanos kCallerSpin = 50'000;
+// A sleeping caller looks for Ctrl-C this often.
+constexpr Nanos kSignalCheck = 50'000'000;
+
+// Set in a forked child, where the instance threads do not exist.  Relaxed: the child is born
+// with one thread, which sets it.
+std::atomic<bool> forked{false};
+
+Dtype dtype_named(std::string_view name) {
+  const std::optional<Dtype> dtype = parse_dtype(name);
+  if (!dtype.has_value()) {
+    throw py::value_error("unknown datatype \"" + std::string(name) + "\"");
+  }
+  return *dtype;
+}
+
+std::size_t bytes_in(const py::buffer_info& info) {
+  return static_cast<std::size_t>(info.size * info.itemsize);
+}
+
+py::bytearray parse_numbers(const py::buffer& json, std::string_view datatype, std::size_t count) {
+  const Dtype dtype = dtype_named(datatype);
+  const py::buffer_info info = json.request();
+  const std::string_view text{static_cast<const char*>(info.ptr), bytes_in(info)};
+  const std::optional<std::size_t> size = checked_mul(count, dtype_size(dtype));
+  // A number takes a character and a separator: a lying count cannot make us allocate.
+  if (!size.has_value() || count > text.size()) {
+    throw py::value_error("expected " + std::to_string(count) + " numbers, the text is too short");
+  }
+  auto out = py::reinterpret_steal<py::bytearray>(
+      PyByteArray_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(*size)));
+  if (!out) {
+    throw py::error_already_set();
+  }
+  auto* const numbers = reinterpret_cast<std::byte*>(PyByteArray_AS_STRING(out.ptr()));
+  Status status;
+  {
+    const py::gil_scoped_release release;  // both buffers are held
+    status = parse_json_numbers(text, dtype, numbers, count);
+  }
+  if (!status.ok()) {
+    throw py::value_error(status.message);
+  }
+  return out;
+}
+
+py::bytes format_numbers(std::string_view datatype, const py::buffer& data) {
+  const Dtype dtype = dtype_named(datatype);
+  const py::buffer_info info = data.request();
+  const std::size_t item = std::max<std::size_t>(dtype_size(dtype), 1);
+  std::string out;
+  Status status;
+  {
+    const py::gil_scoped_release release;
+    status = format_json_numbers(dtype, static_cast<const std::byte*>(info.ptr),
+                                 bytes_in(info) / item, out);
+  }
+  if (!status.ok()) {
+    throw py::value_error(status.message);
+  }
+  return out;
+}
+
+// Lets go of what came from Python, while we hold the GIL.
+void release_inputs(Request& request) {
+  request.inputs.clear();
+  request.attachment.reset();
+}
+
+// The outputs of a request that has come back, or its failure as an exception.
+py::object take_outputs(Request& request) {
+  if (!request.status.ok()) {
+    const Status status = request.status;
+    release_inputs(request);
+    raise(status);
+  }
+  py::object outputs = outputs_of(request);
+  release_inputs(request);
+  return outputs;
+}
+
+// The version's last reference goes where the GIL is held, and its close must not hold it.
+void close_version(ModelVersion& version) {
+  {
+    const py::gil_scoped_release release;
+    version.close();
+  }
+  version.orphans().drain([](const RequestPtr& request) { release_inputs(*request); });
+}
+
+void dispose(ModelVersion* version) {
+  const std::unique_ptr<ModelVersion> owned(forked.load(std::memory_order_relaxed) ? nullptr
+                                                                                   : version);
+  if (owned != nullptr) {
+    close_version(*owned);
+  }
+}
+
+using VersionPtr = std::shared_ptr<ModelVersion>;
+
+void refuse_after_fork() {
+  if (forked.load(std::memory_order_relaxed)) {
+    raise(
+        unavailable("this process was forked after the model was loaded: load it again here, or "
+                    "start processes with the spawn method"));
+  }
+}
+
+// Completions on their way to one event loop.
+class PyCompletionQueue {
+ public:
+  ~PyCompletionQueue() {
+    queue_->drain([](const RequestPtr& request) { release_inputs(*request); });
+  }
+
+  int fileno() const { return queue_->event_fd(); }
+  const std::shared_ptr<RequestQueue>& queue() const { return queue_; }
+
+  // [(token, None, outputs) or (token, code name, message), ...], oldest first.
+  py::list drain() const {
+    py::list finished;
+    queue_->drain([&](const RequestPtr& request) {
+      try {
+        finished.append(settle(*request));
+      } catch (const UnknownOutput& error) {
+        const py::object token = token_of(*request);
+        finished.append(py::make_tuple(token, code_name(Code::kInvalidInput), error.what()));
+      } catch (const std::exception& error) {
+        // Nothing may be lost: the waiter gets what went wrong instead.
+        const py::object token = token_of(*request);
+        finished.append(py::make_tuple(token, code_name(Code::kModelFailed), error.what()));
+      }
+      release_inputs(*request);
+    });
+    return finished;
+  }
+
+ private:
+  static const py::object& token_of(const Request& request) {
+    return static_cast<const PyAttachment&>(*request.attachment).token;
+  }
+
+  static py::tuple settle(const Request& request) {
+    const py::object& token = token_of(request);
+    if (!request.status.ok()) {
+      return py::make_tuple(token, code_name(request.status.code), request.status.message);
+    }
+    return py::make_tuple(token, py::none(), outputs_of(request));
+  }
+
+  std::shared_ptr<RequestQueue> queue_ = std::make_shared<RequestQueue>();
+};
+
+// A submitted request, to be cancelled or expired.
+struct PyRequest {
+  RequestPtr request;
+  VersionPtr version;
+
+  bool cancel() const { return version->cancel(*request); }
+  bool expire() const { return version->expire(*request); }
+};
+
+std::unique_ptr<PyAttachment> attach(const VersionPtr& version, bool wire, py::object token,
+                                     py::object wanted) {
+  auto attachment = std::make_unique<PyAttachment>();
+  attachment->version = version;
+  attachment->wire = wire;
+  attachment->token = std::move(token);
+  attachment->wanted = std::move(wanted);
+  return attachment;
+}
+
+// Admits and queues `request`, whose inputs, attachment and deadline are set.
+void submit_checked(ModelVersion& version, const RequestPtr& request) {
+  request->key = batch_key(request->inputs);
+  if (const Status status = version.submit(request); !status.ok()) {
+    raise(status);
+  }
+}
+
+// 0 in Python stands for no deadline.
+Nanos deadline(Nanos deadline_ns) { return deadline_ns > 0 ? deadline_ns : kNever; }
+
+[[noreturn]] void refuse(ModelVersion& version, const Status& status) {
+  version.count_refused(status.code);
+  raise(status);
+}
+
+// Completed, where `here` allows it and the model is light and idle; else a Request that completes
+// through the queue.
+py::object submit_wire(const VersionPtr& version, const PyCompletionQueue& queue,
+                       const py::sequence& inputs, Nanos deadline_ns, py::object wanted,
+                       py::object token, bool here) {
+  refuse_after_fork();
+  if (const Status status = check_wanted(version->signature(), wanted); !status.ok()) {
+    refuse(*version, status);
+  }
+  auto request = std::make_shared<Request>();
+  auto attachment = attach(version, /*wire=*/true, std::move(token), std::move(wanted));
+  const std::vector<WireTensor> tensors = wire_tensors(inputs, *attachment);
+  if (const Status status =
+          borrow_inputs(version->signature(), tensors, request->inputs, request->rows);
+      !status.ok()) {
+    request->inputs.clear();
+    refuse(*version, status);
+  }
+  request->borrows = true;
+  request->keeps_outputs = false;
+  request->attachment = std::move(attachment);
+  request->queue = queue.queue();
+  request->deadline = deadline(deadline_ns);
+  if (here && version->run_here(request)) {
+    return take_outputs(*request);
+  }
+  submit_checked(*version, request);
+  return py::cast(PyRequest{std::move(request), version});
+}
+
+RequestPtr tensor_request(const VersionPtr& version, const py::tuple& args, const py::dict& kwargs,
+                          py::object token) {
+  refuse_after_fork();
+  auto request = std::make_shared<Request>();
+  request->inputs = python_inputs(version->signature(), args, kwargs);
+  request->attachment = attach(version, /*wire=*/false, std::move(token), py::none());
+  if (const Status status = check_inputs(version->signature(), request->inputs, request->rows);
+      !status.ok()) {
+    refuse(*version, status);
+  }
+  return request;
+}
+
+PyRequest submit_tensors(const VersionPtr& version, const PyCompletionQueue& queue,
+                         const py::tuple& args, const py::dict& kwargs, Nanos deadline_ns,
+                         py::object token) {
+  RequestPtr request = tensor_request(version, args, kwargs, std::move(token));
+  request->queue = queue.queue();
+  request->deadline = deadline(deadline_ns);
+  submit_checked(*version, request);
+  return {std::move(request), version};
+}
+
+// The caller leaves before its request came back; whoever is last takes it to the orphans.
+void abandon(const RequestPtr& request) {
+  if (!request->abandon()) {
+    release_inputs(*request);
+  }
+}
+
+// Waits with the GIL let go of.  Not by RAII: taking it back during interpreter shutdown unwinds
+// the thread, which must not pass a destructor.
+void wait_delivered(ModelVersion& version, const RequestPtr& request) {
+  const Clock& clock = version.clock();
+  const Nanos spin = version.in_flight() <= 1 ? kCallerSpin : 0;
+  for (Nanos spin_now = spin;; spin_now = 0) {
+    PyThreadState* const state = PyEval_SaveThread();
+    const Nanos until = std::min(request->deadline, clock.now() + kSignalCheck);
+    const bool delivered = request->wait(until, spin_now, clock);
+    PyEval_RestoreThread(state);
+    if (delivered) {
+      return;
+    }
+    if (clock.now() >= request->deadline && version.expire(*request)) {
+      abandon(request);
+      raise(deadline_exceeded("the deadline passed before the request was answered"));
+    }
+    if (PyErr_CheckSignals() != 0) {
+      static_cast<void>(version.cancel(*request));
+      abandon(request);
+      throw py::error_already_set();
+    }
+  }
+}
+
+py::object call(const VersionPtr& version, const py::tuple& args, const py::dict& kwargs,
+                Nanos deadline_ns) {
+  RequestPtr request = tensor_request(version, args, kwargs, py::none());
+  version->orphans().drain([](const RequestPtr& orphan) { release_inputs(*orphan); });
+  request->deadline = deadline(deadline_ns);
+  submit_checked(*version, request);
+  wait_delivered(*version, request);
+  return take_outputs(*request);
+}
+
+TensorSpec spec_from(const py::handle& item) {
+  const auto [name, dtype, shape] =
+      item.cast<std::tuple<std::string, std::string, std::vector<std::int64_t>>>();
+  return {.name = name, .dtype = dtype_named(dtype), .shape = shape};
+}
+
+std::optional<std::vector<TensorSpec>> specs_from(const py::object& items) {
+  if (items.is_none()) {
+    return std::nullopt;
+  }
+  std::vector<TensorSpec> specs;
+  for (const py::handle& item : items) {
+    specs.push_back(spec_from(item));
+  }
+  return specs;
+}
+
+// [(name, dtype or "", shape or None), ...]
+py::list specs_list(const std::vector<TensorSpec>& specs) {
+  py::list list;
+  for (const TensorSpec& spec : specs) {
+    list.append(py::make_tuple(
+        spec.name, spec.dtype ? dtype_name(*spec.dtype) : "",
+        spec.shape ? py::object(py::tuple(py::cast(*spec.shape))) : py::object(py::none())));
+  }
+  return list;
+}
+
+VersionPtr load(const std::string& name, const std::string& version, const std::string& path,
+                const std::string& platform, const std::string& device, const py::object& inputs,
+                const py::object& outputs, std::int64_t max_batch_size, bool insist_on_batching,
+                std::int64_t max_queue_delay_us, std::int64_t queue_capacity, int instances,
+                bool plan_instances, int threads, bool warmup, std::int64_t idle_spin_us,
+                const py::sequence& examples) {
+  LoadOptions options{.name = name,
+                      .version = version,
+                      .path = path,
+                      .platform = platform,
+                      .device = device,
+                      .inputs = specs_from(inputs),
+                      .outputs = specs_from(outputs),
+                      .batched = max_batch_size > 0,
+                      .max_batch_size = max_batch_size,
+                      .insist_on_batching = insist_on_batching,
+                      .max_queue_delay = max_queue_delay_us * 1000,
+                      .queue_capacity = queue_capacity,
+                      .instances = instances,
+                      .plan_instances = plan_instances,
+                      .threads = threads,
+                      .warmup = warmup,
+                      .idle_spin = idle_spin_us * 1000};
+  if (options.inputs.has_value()) {
+    const Signature declared{
+        .inputs = *options.inputs, .batched = options.batched, .max_batch_size = max_batch_size};
+    for (const py::handle& example : examples) {
+      options.examples.push_back(owned_inputs(declared, example.cast<py::sequence>()));
+    }
+  }
+  const py::gil_scoped_release release;
+  return {new ModelVersion(options), &dispose};
+}
+
+void define_module(py::module_& m) {
+  m.doc() = "The engine of pyserve.  Private: use the pyserve package.";
+  m.def("code_names", [] {
+    py::list names;
+    for (const Code code : kAllCodes) {
+      names.append(code_name(code));
+    }
+    return names;
+  });
+  m.attr("DURATION_BOUNDS_NS") = py::tuple(py::cast(kDurationBoundsNs));
+  m.attr("ROW_BOUNDS") = py::tuple(py::cast(kRowBounds));
+  m.def("available_cpus", &available_cpus);
+  m.def("mark_forked", [] { forked.store(true, std::memory_order_relaxed); });
+  m.def("parse_json_numbers", &parse_numbers, py::arg("json"), py::arg("datatype"),
+        py::arg("count"));
+  m.def("format_json_numbers", &format_numbers, py::arg("datatype"), py::arg("data"));
+
+  py::class_<TensorMemory>(m, "TensorMemory", py::buffer_protocol())
+      .def_buffer([](TensorMemory& memory) {
+        return py::buffer_info(const_cast<void*>(memory.tensor.const_data_ptr()), 1,
+                               py::format_descriptor<std::uint8_t>::format(),
+                               static_cast<py::ssize_t>(memory.tensor.nbytes()), /*readonly=*/true);
+      });
+  py::class_<PyCompletionQueue>(m, "CompletionQueue")
+      .def(py::init<>())
+      .def("fileno", &PyCompletionQueue::fileno)
+      .def("drain", &PyCompletionQueue::drain);
+  py::class_<PyRequest>(m, "Request")
+      .def("cancel", &PyRequest::cancel)
+      .def("expire", &PyRequest::expire);
+  py::class_<ModelVersion, VersionPtr>(m, "ModelVersion")
+      .def(py::init(&load), py::kw_only(), py::arg("name"), py::arg("version"), py::arg("path"),
+           py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),
+           py::arg("max_batch_size"), py::arg("insist_on_batching"), py::arg("max_queue_delay_us"),
+           py::arg("queue_capacity"), py::arg("instances"), py::arg("plan_instances"),
+           py::arg("threads"), py::arg("warmup"), py::arg("idle_spin_us"), py::arg("examples"))
+      .def_property_readonly("device", &ModelVersion::device)
+      .def_property_readonly("inputs",
+                             [](const ModelVersion& v) { return specs_list(v.signature().inputs); })
+      .def_property_readonly(
+          "outputs", [](const ModelVersion& v) { return specs_list(v.signature().outputs); })
+      .def_property_readonly("max_batch_size",
+                             [](const ModelVersion& v) { return v.signature().max_batch_size; })
+      .def_property_readonly("combines", &ModelVersion::combines)
+      .def_property_readonly("batching_note", &ModelVersion::batching_note)
+      .def_property_readonly("notes", &ModelVersion::notes)
+      .def_property_readonly("instances", &ModelVersion::instances)
+      .def_property_readonly("accepting", &ModelVersion::accepting)
+      .def("call", &call, py::arg("args"), py::arg("kwargs"), py::arg("deadline_ns"))
+      .def("submit_wire", &submit_wire, py::arg("queue"), py::arg("inputs"), py::arg("deadline_ns"),
+           py::arg("wanted"), py::arg("token"), py::arg("here"))
+      .def("submit_tensors", &submit_tensors, py::arg("queue"), py::arg("args"), py::arg("kwargs"),
+           py::arg("deadline_ns"), py::arg("token"))
+      .def("stats", [](const ModelVersion& v) { return stats_dict(v.stats()); })
+      .def("drain", &ModelVersion::drain, py::arg("until_ns"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("close", &close_version);
+}
+
+}  // namespace
+}  // namespace pyserve::python
+
+PYBIND11_MODULE(_C, m) { pyserve::python::define_module(m); }

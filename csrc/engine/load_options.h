@@ -1,0 +1,39 @@
+// load_options.h - what a model version is made from.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "tensor/signature.h"
+#include "tensor/value.h"
+
+namespace pyserve {
+
+struct LoadOptions {
+  std::string name;
+  std::string version;
+  std::string path;
+  std::string platform = "torchscript";
+  std::string device = "auto";
+
+  // The declared signature; unset where nobody declared one.
+  std::optional<std::vector<TensorSpec>> inputs;
+  std::optional<std::vector<TensorSpec>> outputs;
+  bool batched = false;
+  std::int64_t max_batch_size = 0;
+  bool insist_on_batching = false;  // a batch that mixes rows is an error rather than a note
+
+  Nanos max_queue_delay = 0;
+  std::int64_t queue_capacity = 1024;
+  int instances = 1;
+  bool plan_instances = false;  // `instances` is the most: a light model gets one
+  int threads = 1;
+  bool warmup = true;
+  Nanos idle_spin = 0;
+  std::vector<Values> examples;  // requests for probing and warm-up, in the inputs' order
+};
+
+}  // namespace pyserve

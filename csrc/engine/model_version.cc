@@ -1,0 +1,286 @@
+#include "engine/model_version.h"
+
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "engine/probe.h"
+#include "engine/samples.h"
+#include "runtime/device.h"
+#include "runtime/threads.h"
+
+namespace pyserve {
+namespace {
+
+constexpr std::int64_t kProofRows = 3;
+
+// A model whose row takes less than this is outrun by the threads that feed it, and one instance
+// with full batches serves more than several that take turns at the CPU.
+constexpr Nanos kLightRow = 200'000;
+
+// Handing a request to another thread and back takes about as long as this.
+constexpr Nanos kInstantRow = 40'000;
+// A run on its submitter's thread that takes this long was no quicker; so many in a row, which a
+// busy machine does not explain, end the practice.
+constexpr Nanos kTooLongHere = 1'000'000;
+constexpr int kTooOftenHere = 8;
+
+// Declared inputs in the order of the module's arguments: by name where all are its argument
+// names, else by position.
+std::vector<TensorSpec> arrange(const std::vector<TensorSpec>& arguments,
+                                std::vector<TensorSpec> declared) {
+  if (declared.size() > arguments.size()) {
+    throw std::invalid_argument("the signature declares " + std::to_string(declared.size()) +
+                                " inputs, the model takes " + std::to_string(arguments.size()) +
+                                ": " + names_text(arguments));
+  }
+  const bool by_name = std::ranges::all_of(declared, [&](const TensorSpec& spec) {
+    return std::ranges::find(arguments, spec.name, &TensorSpec::name) != arguments.end();
+  });
+  std::vector<TensorSpec> arranged;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const auto found =
+        by_name ? std::ranges::find(declared, arguments[i].name, &TensorSpec::name)
+                : declared.begin() + static_cast<std::ptrdiff_t>(std::min(i, declared.size()));
+    if (found != declared.end()) {
+      arranged.push_back(*found);
+      arranged.back().optional = arguments[i].optional;
+    } else if (arguments[i].optional) {
+      arranged.push_back(arguments[i]);
+    } else {
+      throw std::invalid_argument("the signature does not declare the model's input \"" +
+                                  arguments[i].name + "\"");
+    }
+  }
+  return arranged;
+}
+
+// The batches that an instance will form: powers of two up to the largest.
+std::vector<std::vector<Values>> warmup_batches(const std::vector<Values>& samples,
+                                                std::int64_t max_rows) {
+  std::vector<std::vector<Values>> batches;
+  if (samples.empty()) {
+    return batches;
+  }
+  for (std::int64_t rows = 1;; rows = std::min(rows * 2, max_rows)) {
+    batches.emplace_back();
+    for (std::int64_t i = 0; i < rows; ++i) {
+      batches.back().push_back(samples[static_cast<std::size_t>(i) % samples.size()]);
+    }
+    if (rows >= max_rows) {
+      return batches;
+    }
+  }
+}
+
+}  // namespace
+
+ModelVersion::ModelVersion(const LoadOptions& options, const Clock& clock)
+    : ModelVersion(options,
+                   load_executable(options.platform, options.path, parse_device(options.device)),
+                   clock) {}
+
+ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executable> executable,
+                           const Clock& clock)
+    : clock_(clock),
+      label_("model \"" + options.name + "\" version " + options.version),
+      device_text_(parse_device(options.device).str()),
+      executable_(std::move(executable)) {
+  resolve_signature(options);
+  prove(options);
+  batcher_ = std::make_unique<Batcher>(
+      BatchPolicy{.max_rows = signature_.batched ? signature_.max_batch_size : 1,
+                  .max_delay = options.max_queue_delay,
+                  .combine = combines_},
+      options.queue_capacity, options.idle_spin, clock_);
+  start(options);
+}
+
+ModelVersion::~ModelVersion() { close(); }
+
+void ModelVersion::resolve_signature(const LoadOptions& options) {
+  signature_.inputs = options.inputs.has_value()
+                          ? arrange(executable_->arguments(), *options.inputs)
+                          : executable_->arguments();
+  signature_.outputs_known = options.outputs.has_value();
+  if (signature_.outputs_known) {
+    signature_.outputs = *options.outputs;
+    executable_->set_outputs(signature_.outputs);
+  }
+  signature_.batched = options.batched && options.inputs.has_value();
+  signature_.max_batch_size = signature_.batched ? options.max_batch_size : 0;
+}
+
+void ModelVersion::prove(const LoadOptions& options) {
+  const std::int64_t rows =
+      signature_.batched ? std::clamp<std::int64_t>(signature_.max_batch_size, 1, kProofRows) : 1;
+  samples_ = sample_rows(signature_, options.examples, rows);
+  if (samples_.empty()) {
+    batching_note_ = "no signature is known: requests are not batched and shapes are unchecked";
+    return;
+  }
+  const IntraopThreads threads(options.threads);
+  DeviceStream stream(parse_device(options.device));
+  try {
+    const RunResult first = run_together(*executable_, {samples_.front()}, stream);
+    output_form_ = first.form;
+    row_time_ = shortest_run(*executable_, samples_.front(), stream, clock_);
+    if (!signature_.outputs_known) {
+      for (const std::string& name : first.names) {
+        signature_.outputs.push_back({.name = name});
+      }
+    }
+  } catch (const std::exception& error) {
+    samples_.clear();
+    batching_note_ = "a trial run failed, so requests are not batched: " + failure_text(error);
+    if (options.insist_on_batching && signature_.max_batch_size > 1) {
+      throw std::invalid_argument("batching cannot be proven: " + failure_text(error));
+    }
+    return;
+  }
+  std::string note;
+  if (auto optimized = agreeing_optimized(*executable_, samples_, signature_.batched, stream, note);
+      optimized != nullptr) {
+    executable_ = std::move(optimized);
+  } else if (!note.empty()) {
+    notes_.push_back(std::move(note));
+  }
+  if (signature_.max_batch_size <= 1) {
+    batching_note_ =
+        signature_.batched ? "max_batch_size is 1" : "the model takes no batch dimension";
+    return;
+  }
+  const BatchingProof proof = prove_batching(*executable_, signature_, samples_, stream);
+  combines_ = proof.proven;
+  if (!proof.proven) {
+    if (options.insist_on_batching) {
+      throw std::invalid_argument("max_batch_size " + std::to_string(signature_.max_batch_size) +
+                                  " cannot be had: " + proof.note);
+    }
+    batching_note_ = proof.note;
+  }
+}
+
+void ModelVersion::start(const LoadOptions& options) {
+  context_ = std::make_unique<InstanceContext>(InstanceContext{
+      .label = label_,
+      .thread_name = "ps-" + options.name,
+      .executable = *executable_,
+      .signature = signature_,
+      .batcher = *batcher_,
+      .device = parse_device(options.device),
+      .threads = options.threads,
+      .rows_checked = combines_,
+      .warmup = options.warmup ? warmup_batches(samples_, combines_ ? batcher_->max_rows() : 1)
+                               : std::vector<std::vector<Values>>{},
+      .clock = clock_});
+  try {
+    const bool light = options.plan_instances && row_time_ < kLightRow;
+    for (int i = 0; i < (light ? 1 : options.instances); ++i) {
+      instances_.push_back(std::make_unique<Instance>(*context_));
+    }
+  } catch (...) {
+    batcher_->stop();  // the instances that did start must end before they are joined
+    throw;
+  }
+  for (const auto& instance : instances_) {
+    if (const std::string failure = instance->wait_warm(); !failure.empty()) {
+      notes_.push_back("a warm-up run failed: " + failure);
+    }
+  }
+  // A queue delay asks for company, which a request that runs at once cannot have.
+  if (row_time_ < kInstantRow && options.max_queue_delay == 0 && options.warmup &&
+      parse_device(options.device).is_cpu()) {
+    caller_ = std::make_unique<Runner>(*context_);
+  }
+  samples_.clear();
+  context_->warmup.clear();  // every instance is past it
+}
+
+Status ModelVersion::submit(const RequestPtr& request) {
+  Status status = batcher_->submit(request);
+  if (!status.ok()) {
+    count_refused(status.code);
+  }
+  return status;
+}
+
+bool ModelVersion::run_here(const RequestPtr& request) {
+  if (caller_ == nullptr || request->rows != 1 || in_flight() != 0 ||
+      caller_busy_.exchange(true, std::memory_order_acquire)) {
+    return false;
+  }
+  if (Status status = batcher_->admit(*request); !status.ok()) {
+    count_refused(status.code);
+    request->status = std::move(status);
+  } else {
+    const c10::InferenceMode inference;
+    const IntraopThreads threads(context_->threads);
+    caller_->run(std::span(&request, 1), request->rows, request->arrival);
+    slow_here_ = clock_.now() - request->arrival < kTooLongHere ? 0 : slow_here_ + 1;
+    batcher_->leave();
+  }
+  if (slow_here_ < kTooOftenHere) {
+    caller_busy_.store(false, std::memory_order_release);
+  }
+  return true;
+}
+
+void ModelVersion::count_refused(Code code) noexcept {
+  refused_[static_cast<std::size_t>(code)].fetch_add(1, std::memory_order_relaxed);
+}
+
+bool ModelVersion::drain(Nanos until) {
+  batcher_->stop_accepting();
+  return batcher_->wait_idle(until);
+}
+
+void ModelVersion::close() {
+  if (batcher_ == nullptr || closed_.exchange(true, std::memory_order_seq_cst)) {
+    return;
+  }
+  batcher_->abort();
+  batcher_->wait_idle(kNever);
+  batcher_->stop();
+  for (const auto& instance : instances_) {
+    instance->join();
+  }
+}
+
+VersionStats ModelVersion::stats() const {
+  VersionStats sum;
+  for (std::size_t i = 0; i < sum.outcomes.size(); ++i) {
+    sum.outcomes[i] = refused_[i].load(std::memory_order_relaxed);
+  }
+  std::vector<const InstanceStats*> parts;
+  for (const auto& instance : instances_) {
+    parts.push_back(&instance->stats());
+  }
+  if (caller_ != nullptr) {
+    parts.push_back(&caller_->stats());
+  }
+  for (const InstanceStats* const part : parts) {
+    const InstanceStats& one = *part;
+    for (std::size_t i = 0; i < sum.outcomes.size(); ++i) {
+      sum.outcomes[i] += one.outcomes[i].get();
+    }
+    sum.success_ns += one.success_ns.get();
+    sum.failure_ns += one.failure_ns.get();
+    sum.rows += one.rows.get();
+    sum.batches += one.batches.get();
+    sum.last_inference_ms = std::max(sum.last_inference_ms, one.last_inference_ms.get());
+    Histogram::merge(one.request.snapshot(), sum.request);
+    Histogram::merge(one.queue.snapshot(), sum.queue);
+    Histogram::merge(one.copy_in.snapshot(), sum.copy_in);
+    Histogram::merge(one.compute.snapshot(), sum.compute);
+    Histogram::merge(one.copy_out.snapshot(), sum.copy_out);
+    Histogram::merge(one.batch_size.snapshot(), sum.batch_size);
+  }
+  sum.queued = batcher_->admission().queued();
+  sum.in_flight = batcher_->admission().in_flight();
+  return sum;
+}
+
+}  // namespace pyserve

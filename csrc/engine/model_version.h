@@ -1,0 +1,94 @@
+// model_version.h - one loaded version of one model: an executable, a batcher and its instances.
+//
+// Thread safety: every member from any thread.  The constructor loads, proves and warms, which
+// takes as long as it takes; nothing after it does but drain() and close().
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "batching/batcher.h"
+#include "engine/instance.h"
+#include "engine/load_options.h"
+#include "engine/runner.h"
+#include "engine/stats.h"
+#include "runtime/executable.h"
+#include "tensor/signature.h"
+
+namespace pyserve {
+
+class ModelVersion {
+ public:
+  // Throws std::runtime_error when the file cannot be loaded, std::invalid_argument when the
+  // options ask for what the file or the machine cannot do; both with one clear line.
+  explicit ModelVersion(const LoadOptions& options, const Clock& clock = steady_clock());
+  // The same with a model that is loaded already.
+  ModelVersion(const LoadOptions& options, std::unique_ptr<Executable> executable,
+               const Clock& clock);
+  ModelVersion(const ModelVersion&) = delete;
+  ModelVersion& operator=(const ModelVersion&) = delete;
+  ~ModelVersion();
+
+  const Signature& signature() const noexcept { return signature_; }
+  const std::string& device() const noexcept { return device_text_; }
+  bool combines() const noexcept { return combines_; }
+  const std::string& batching_note() const noexcept { return batching_note_; }
+  const std::vector<std::string>& notes() const noexcept { return notes_; }
+  int instances() const noexcept { return static_cast<int>(instances_.size()); }
+  OutputForm output_form() const noexcept { return output_form_; }
+
+  // Admits a request whose inputs were checked, or says why not.
+  Status submit(const RequestPtr& request);
+  // Runs a request of one row at once, on the calling thread, where that is quicker than handing it
+  // over: the model is light and nothing is in flight.  True: `request` is settled.  False: it was
+  // not touched; submit it.
+  bool run_here(const RequestPtr& request);
+  bool cancel(Request& request) noexcept { return batcher_->cancel(request); }
+  bool expire(Request& request) noexcept { return batcher_->expire(request); }
+
+  // Counts a request that was refused before submit (bad input).
+  void count_refused(Code code) noexcept;
+
+  std::int64_t in_flight() const noexcept { return batcher_->admission().in_flight(); }
+  bool accepting() const noexcept { return batcher_->admission().accepting(); }
+  // Stops accepting and waits for what is in flight; false when `until` came first.
+  bool drain(Nanos until);
+  // Cancels what waits, waits for what runs, and ends the instances.  Idempotent.
+  void close();
+
+  RequestQueue& orphans() noexcept { return batcher_->orphans(); }
+  const Clock& clock() const noexcept { return clock_; }
+  VersionStats stats() const;
+
+ private:
+  void resolve_signature(const LoadOptions& options);
+  void prove(const LoadOptions& options);
+  void start(const LoadOptions& options);
+
+  const Clock& clock_;
+  const std::string label_;
+  std::string device_text_;
+  Signature signature_;
+  bool combines_ = false;  // requests may share a batch
+  std::string batching_note_;
+  std::vector<std::string> notes_;
+  OutputForm output_form_ = OutputForm::kSingle;
+  std::vector<Values> samples_;
+  Nanos row_time_ = kNever;  // one run of one row; kNever: not measured
+
+  std::array<std::atomic<std::int64_t>, kAllCodes.size()> refused_{};  // relaxed counters
+  std::unique_ptr<Executable> executable_;
+  std::unique_ptr<Batcher> batcher_;
+  std::unique_ptr<InstanceContext> context_;
+  std::unique_ptr<Runner> caller_;  // runs requests on their submitter's thread; null: none
+  int slow_here_ = 0;               // slow runs in a row; both are the holder's of `caller_busy_`
+  std::atomic<bool> caller_busy_{false};              // acquire exchange, release store
+  std::vector<std::unique_ptr<Instance>> instances_;  // last: they use all the above
+  std::atomic<bool> closed_{false};                   // seq_cst: one closer does the work
+};
+
+}  // namespace pyserve

@@ -1,0 +1,149 @@
+#include "engine/probe.h"
+
+#include <ATen/ops/allclose.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/nan_to_num.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "tensor/collate.h"
+
+namespace pyserve {
+namespace {
+
+double tolerance(at::ScalarType type) {
+  switch (type) {
+    case at::kDouble:
+      return 1e-7;
+    case at::kHalf:
+      return 1e-2;
+    case at::kBFloat16:
+      return 5e-2;
+    default:
+      return 1e-4;
+  }
+}
+
+bool agree(const Value& expected, const Value& got) {
+  if (expected.is_strings() || got.is_strings()) {
+    return expected.is_strings() && got.is_strings() && *expected.strings == *got.strings;
+  }
+  const at::Tensor& a = expected.tensor;
+  const at::Tensor& b = got.tensor;
+  if (a.sizes() != b.sizes() || a.scalar_type() != b.scalar_type()) {
+    return false;
+  }
+  if (!a.is_floating_point()) {
+    return at::equal(a, b);
+  }
+  // An infinity must not become the magnitude that others are forgiven by.
+  const at::Tensor wide = at::nan_to_num(a.to(at::kDouble), 0.0, 0.0, 0.0);
+  const double largest = wide.numel() == 0 ? 0.0 : wide.abs().max().item<double>();
+  const double limit = tolerance(a.scalar_type());
+  return at::allclose(a.to(at::kDouble), b.to(at::kDouble), limit, limit * largest,
+                      /*equal_nan=*/true);
+}
+
+std::string output_name(const Signature& signature, const RunResult& result, std::size_t index) {
+  return index < signature.outputs.size() ? signature.outputs[index].name : result.names[index];
+}
+
+}  // namespace
+
+RunResult run_together(const Executable& executable, const std::vector<Values>& rows,
+                       DeviceStream& stream) {
+  const c10::InferenceMode inference;
+  std::vector<const Values*> requests;
+  for (const Values& row : rows) {
+    requests.push_back(&row);
+  }
+  RunResult result = executable.run(collate(requests, stream.device()));
+  result.values = to_host(std::move(result.values));
+  stream.synchronize();
+  return result;
+}
+
+Nanos shortest_run(const Executable& executable, const Values& row, DeviceStream& stream,
+                   const Clock& clock) {
+  constexpr int kRuns = 8;
+  Nanos shortest = kNever;
+  for (int run = 0; run < kRuns; ++run) {
+    const Nanos start = clock.now();
+    run_together(executable, {row}, stream);
+    shortest = std::min(shortest, clock.now() - start);
+  }
+  return shortest;
+}
+
+int first_difference(const Values& expected, const Values& got) {
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (i >= got.size() || !agree(expected[i], got[i])) {
+      return static_cast<int>(i);
+    }
+  }
+  return -1;
+}
+
+BatchingProof prove_batching(const Executable& executable, const Signature& signature,
+                             const std::vector<Values>& rows, DeviceStream& stream) {
+  try {
+    const RunResult together = run_together(executable, rows, stream);
+    const auto count = static_cast<std::int64_t>(rows.size());
+    for (std::size_t i = 0; i < together.values.size(); ++i) {
+      if (together.values[i].rows() != count) {
+        return {.note = "output \"" + output_name(signature, together, i) + "\" has " +
+                        std::to_string(together.values[i].rows()) + " rows for a batch of " +
+                        std::to_string(count)};
+      }
+    }
+    for (std::int64_t row = 0; row < count; ++row) {
+      const RunResult alone =
+          run_together(executable, {rows[static_cast<std::size_t>(row)]}, stream);
+      const int different = first_difference(alone.values, split(together.values, row, 1));
+      if (different >= 0) {
+        return {.note = "output \"" +
+                        output_name(signature, together, static_cast<std::size_t>(different)) +
+                        "\" mixes rows: a row's values change with the rows it is batched with"};
+      }
+    }
+  } catch (const std::exception& error) {
+    return {.note = "a trial run of sample rows failed: " + failure_text(error)};
+  }
+  return {.proven = true};
+}
+
+std::unique_ptr<Executable> agreeing_optimized(const Executable& plain,
+                                               const std::vector<Values>& rows, bool batched,
+                                               DeviceStream& stream, std::string& note) {
+  try {
+    std::unique_ptr<Executable> optimized = plain.optimized();
+    if (optimized == nullptr) {
+      return nullptr;
+    }
+    std::vector<std::vector<Values>> trials;
+    for (const Values& row : rows) {
+      trials.push_back({row});
+    }
+    if (batched && rows.size() > 1) {
+      trials.push_back(rows);
+    }
+    for (const std::vector<Values>& trial : trials) {
+      const Values expected = run_together(plain, trial, stream).values;
+      // Twice: the first run of a form may still be on its way through the interpreter's profiler.
+      for (int run = 0; run < 2; ++run) {
+        if (first_difference(expected, run_together(*optimized, trial, stream).values) >= 0) {
+          note = "the optimised form's outputs differ from the plain module's: serving it plain";
+          return nullptr;
+        }
+      }
+    }
+    return optimized;
+  } catch (const std::exception& error) {
+    note = "the module could not be optimised for inference: " + failure_text(error);
+    return nullptr;
+  }
+}
+
+}  // namespace pyserve

@@ -1,0 +1,165 @@
+#include "engine/runner.h"
+
+#include <chrono>
+#include <new>
+#include <utility>
+
+#include "engine/probe.h"
+#include "tensor/collate.h"
+
+namespace pyserve {
+namespace {
+
+constexpr Nanos kWarmupBudget = 20'000'000'000;
+
+std::int64_t epoch_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+}  // namespace
+
+Runner::Runner(const InstanceContext& context) : context_(context), stream_(context.device) {}
+
+std::string Runner::warm_up() {
+  const Nanos start = context_.clock.now();
+  for (const std::vector<Values>& rows : context_.warmup) {
+    // Three times: the interpreter profiles the first run and optimises on the second.
+    for (int run = 0; run < 3; ++run) {
+      try {
+        run_together(context_.executable, rows, stream_);
+      } catch (const std::exception& error) {
+        return failure_text(error);
+      }
+      if (context_.clock.now() - start > kWarmupBudget) {
+        return {};
+      }
+    }
+  }
+  return {};
+}
+
+void Runner::drop(std::span<const RequestPtr> requests) {
+  for (const RequestPtr& request : requests) {
+    settle(*request, {});
+  }
+}
+
+void Runner::run(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed) {
+  Status status = attempt(requests, rows, formed);
+  if (status.ok()) {
+    return;
+  }
+  if (requests.size() == 1) {
+    settle(*requests.front(), std::move(status));
+    return;
+  }
+  // Alone, so that only the poisoned request fails.
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    Request& request = *requests[i];
+    const Nanos now = context_.clock.now();
+    if (now >= request.deadline) {
+      context_.batcher.expire(request);
+    }
+    if (request.claim.outcome() != Outcome::kOpen) {
+      settle(request, {});
+    } else if (Status alone = attempt(requests.subspan(i, 1), request.rows, now); !alone.ok()) {
+      settle(request, std::move(alone));
+    }
+  }
+}
+
+Status Runner::attempt(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed) {
+  try {
+    gathered_.clear();
+    for (const RequestPtr& request : requests) {
+      gathered_.push_back(&request->inputs);
+    }
+    const Values inputs = collate(gathered_, context_.device);
+    const Nanos collated = context_.clock.now();
+    RunResult result = context_.executable.run(inputs);
+    stream_.synchronize();
+    const Nanos computed = context_.clock.now();
+    const Status status =
+        check_outputs(context_.signature, result.values, context_.rows_checked ? rows : kAnyRows);
+    if (!status.ok()) {
+      return model_failed(context_.label + " failed: " + status.message);
+    }
+    Values outputs = to_host(std::move(result.values));
+    stream_.synchronize();
+    std::int64_t begin = 0;
+    for (const RequestPtr& request : requests) {
+      if (requests.size() == 1) {
+        request->outputs = std::move(outputs);
+        if (request->borrows) {
+          detach_from(request->inputs, request->outputs);
+        }
+      } else {
+        request->outputs = split(outputs, begin, request->rows);
+        if (request->keeps_outputs) {
+          own_memory(request->outputs);
+        }
+        begin += request->rows;
+      }
+      if (!context_.signature.outputs_known) {
+        request->names = result.names;
+      }
+    }
+    const Nanos done = context_.clock.now();
+    for (const RequestPtr& request : requests) {
+      request->timing = {.queue = formed - request->arrival,
+                         .copy_in = collated - formed,
+                         .compute = computed - collated,
+                         .copy_out = done - computed,
+                         .batch_size = rows};
+      settle(*request, {});
+    }
+    stats_.rows.add(rows);
+    stats_.batches.add(1);
+    stats_.last_inference_ms.set(epoch_ms());
+    stats_.copy_in.record(collated - formed);
+    stats_.compute.record(computed - collated);
+    stats_.copy_out.record(done - computed);
+    stats_.batch_size.record(rows);
+    return {};
+  } catch (const std::bad_alloc&) {
+    return model_failed(context_.label + " failed: not enough memory");
+  } catch (const std::exception& error) {
+    return model_failed(context_.label + " failed: " + failure_text(error));
+  } catch (...) {  // a custom operator may throw anything
+    return model_failed(context_.label + " failed: it raised something that is no exception");
+  }
+}
+
+void Runner::settle(Request& request, Status status) {
+  if (request.claim.try_complete()) {
+    request.status = std::move(status);
+  } else {
+    request.outputs.clear();
+  }
+  switch (request.claim.outcome()) {
+    case Outcome::kCancelled:
+      request.status = context_.batcher.aborted()
+                           ? unavailable(context_.label + " is being unloaded")
+                           : cancelled("the request was cancelled");
+      break;
+    case Outcome::kExpired:
+      request.status = deadline_exceeded("the deadline passed before the request was answered");
+      break;
+    case Outcome::kCompleted:
+    case Outcome::kOpen:
+      break;
+  }
+  const Nanos took = context_.clock.now() - request.arrival;
+  stats_.outcomes[static_cast<std::size_t>(request.status.code)].add(1);
+  if (request.status.ok()) {
+    stats_.success_ns.add(took);
+    stats_.request.record(took);
+    stats_.queue.record(request.timing.queue);
+  } else {
+    stats_.failure_ns.add(took);
+  }
+}
+
+}  // namespace pyserve

@@ -1,0 +1,63 @@
+// runner.h - runs batches of one model version and completes their requests.  The only place that
+// catches what a model throws while it serves.
+//
+// Thread safety: used by one thread at a time; stats() from any.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "batching/batcher.h"
+#include "batching/request.h"
+#include "engine/stats.h"
+#include "runtime/device.h"
+#include "runtime/executable.h"
+#include "tensor/signature.h"
+
+namespace pyserve {
+
+// What the instances of one version share; constant while they run, and outlives them.
+struct InstanceContext {
+  std::string label;  // model "x" version 1
+  std::string thread_name;
+  const Executable& executable;
+  const Signature& signature;
+  Batcher& batcher;
+  c10::Device device;
+  int threads;
+  bool rows_checked;                        // outputs must have one row per input row
+  std::vector<std::vector<Values>> warmup;  // batches to run before the first request
+  const Clock& clock;
+};
+
+class Runner {
+ public:
+  explicit Runner(const InstanceContext& context);
+
+  // Runs each of the batches once, on the current stream; "" or why one failed.
+  std::string warm_up();
+
+  // Settles requests that were cancelled or expired before they could run.
+  void drop(std::span<const RequestPtr> requests);
+  // Runs requests of `rows` together (alone, if that fails) and settles them.  What is left to do
+  // is to deliver them.
+  void run(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed);
+
+  DeviceStream& stream() noexcept { return stream_; }
+  const InstanceStats& stats() const noexcept { return stats_; }
+
+ private:
+  Status attempt(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed);
+  void settle(Request& request, Status status);
+
+  const InstanceContext& context_;
+  DeviceStream stream_;
+  InstanceStats stats_;
+  std::vector<const Values*> gathered_;
+};
+
+}  // namespace pyserve

@@ -1,0 +1,19 @@
+// samples.h - rows to try a model with before it serves: examples, or made-up ones.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "tensor/signature.h"
+#include "tensor/value.h"
+
+namespace pyserve {
+
+// `count` requests of one row each that differ from each other.  They come from the examples
+// (later rows are the first one with its elements rotated, so that token ids stay in their
+// vocabulary); without examples, from a fixed seed and the signature, with `free_size` for every
+// dimension of -1.  Empty when the signature does not say enough.
+std::vector<Values> sample_rows(const Signature& signature, const std::vector<Values>& examples,
+                                std::int64_t count, std::int64_t free_size = 8);
+
+}  // namespace pyserve

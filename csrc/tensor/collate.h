@@ -1,0 +1,42 @@
+// collate.h - many requests' rows into one batch, and a batch's outputs back to them.
+//
+// Collating copies each row once; a batch of one request is not copied at all.  Splitting
+// gives views: whoever keeps a row for long takes its own memory (own_memory).
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <span>
+
+#include "tensor/value.h"
+
+namespace pyserve {
+
+// Whether two requests may share a batch: same dtypes, same dimensions behind the batch
+// dimension, same optional inputs present.
+bool stackable(const Values& a, const Values& b);
+
+// Equal for stackable requests, and seldom for others: a quick no.
+std::size_t batch_key(const Values& inputs);
+
+// Rows of `requests` (each one request's inputs, in the signature's order), one after the
+// other.  Precondition: they are stackable.  On a GPU the batch is gathered in pinned memory and
+// copied asynchronously.
+Values collate(std::span<const Values* const> requests, const c10::Device& device);
+
+// Rows [begin, begin + rows) of every output, as views.
+Values split(const Values& outputs, std::int64_t begin, std::int64_t rows);
+
+// `outputs` on the CPU and contiguous.  The copy from a GPU is asynchronous on the current stream:
+// synchronise before reading.
+Values to_host(Values outputs);
+
+// Replaces every tensor that shares storage with one of `borrowed` by a copy: an output that
+// returns its input must not outlive the sender's buffer.
+void detach_from(const Values& borrowed, Values& outputs);
+
+// Replaces every tensor by a copy in memory of its own.
+void own_memory(Values& outputs);
+
+}  // namespace pyserve
