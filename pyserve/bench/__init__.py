@@ -1,0 +1,1 @@
+"""Measures latency and throughput, as a stranger would: through the public API."""

@@ -1,0 +1,1 @@
+"""The HTTP front end: one file per API; `assemble` puts them together."""

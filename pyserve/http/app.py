@@ -1,0 +1,97 @@
+"""One request over HTTP: find its handler, run it, and turn what it raises into a status.
+
+The routes themselves live with their APIs (`health`, `oip`, `repository`); this module has what
+is the same for all of them: errors, the count of answers, and the drain.
+"""
+
+import asyncio
+import logging
+import math
+
+from aiohttp import web
+
+from pyserve.errors import PyserveError, QueueFull, Unauthenticated
+from pyserve.http.answers import Answer, error_answer
+from pyserve.http.routing import NoRoute, Route, Router
+
+INTERNAL = "an error inside the server; its log says more"
+
+_logger = logging.getLogger(__name__)
+
+
+class App:
+    """The handler of every request; `drain` says when the last one has been answered."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._unmatched = Route("", "unmatched", _no_handler)
+        self._in_flight = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; only the client's going away raises (CancelledError)."""
+        self._in_flight += 1
+        route = self._unmatched
+        try:
+            route, params = self._router.resolve(request.method, request.rel_url.raw_path)
+            answer = await route.handler(request, params)
+        except PyserveError as error:
+            answer = _refusal(error)
+        except NoRoute as no_route:
+            answer = _no_route(request, no_route)
+        except asyncio.CancelledError:
+            route.responses[499] += 1
+            raise
+        except Exception:
+            _logger.exception("%s %s failed", request.method, request.rel_url.raw_path)
+            answer = error_answer(500, INTERNAL)
+        finally:
+            self._in_flight -= 1
+            if self._draining and not self._in_flight:
+                self._idle.set()
+        route.responses[answer.status] += 1
+        if self._draining:
+            answer.force_close()
+        return answer
+
+    def start_draining(self) -> None:
+        """From now on close each connection with its next answer."""
+        self._draining = True
+        if not self._in_flight:
+            self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until every request that had begun is answered; after `start_draining`."""
+        await self._idle.wait()
+
+    def responses(self) -> list[tuple[str, int, int]]:
+        """Route, status and how many answers, for the metrics."""
+        totals: dict[tuple[str, int], int] = {}
+        for route in (*self._router.routes, self._unmatched):
+            for status, count in list(route.responses.items()):
+                key = (route.pattern, status)
+                totals[key] = totals.get(key, 0) + count
+        return [(pattern, status, count) for (pattern, status), count in totals.items()]
+
+
+async def _no_handler(request: web.BaseRequest, params: object) -> Answer:
+    raise NoRoute(())
+
+
+def _refusal(error: PyserveError) -> Answer:
+    fields = b""
+    if isinstance(error, QueueFull):
+        fields = b"Retry-After: %d\r\n" % math.ceil(error.retry_after_s)
+    elif isinstance(error, Unauthenticated):
+        fields = b"WWW-Authenticate: Bearer\r\n"
+    return error_answer(error.http_status, error.message, fields)
+
+
+def _no_route(request: web.BaseRequest, no_route: NoRoute) -> Answer:
+    path = request.rel_url.raw_path[:200]
+    if not no_route.allowed:
+        return error_answer(404, f"there is no {path} here; GET /v2 says what this server speaks")
+    allowed = ", ".join(no_route.allowed)
+    message = f"{request.method[:20]} is not for {path}, expected {allowed}"
+    return error_answer(405, message, f"Allow: {allowed}\r\n".encode())

@@ -1,0 +1,25 @@
+"""The HTTP front end put together: one handler with the routes of every API."""
+
+from pyserve.config import ServerConfig
+from pyserve.http.app import App
+from pyserve.http.health import HealthApi
+from pyserve.http.management import Management
+from pyserve.http.oip import OipApi
+from pyserve.http.repository import RepositoryApi
+from pyserve.http.routing import Router
+from pyserve.metrics import Metrics
+from pyserve.service import Service
+
+
+def build_app(service: Service, config: ServerConfig, *, version: str) -> App:
+    """Return the handler of all requests, with every API's routes."""
+    router = Router()
+    app = App(router)
+    management = Management(
+        config.management_token, loopback=config.loopback, control=config.control
+    )
+    metrics = Metrics(service.all_stats, app.responses, version=version)
+    HealthApi(service, metrics).add_routes(router)
+    OipApi(service, version=version, max_body_bytes=config.max_body_bytes).add_routes(router)
+    RepositoryApi(service, management).add_routes(router)
+    return app

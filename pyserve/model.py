@@ -1,0 +1,343 @@
+"""One loaded model version in this process: call it, await it, or hand it a request's bytes.
+
+Loading, proving and running are the core's (`pyserve._C`); names, versions and swaps are the
+registry's.  Requests from any number of threads and tasks meet in the core and run in batches.
+"""
+
+import asyncio
+import atexit
+import os
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from pyserve._native import core
+from pyserve.completions import CompletionReader, reader_for
+from pyserve.config import ModelConfig
+from pyserve.errors import ConfigError, DeadlineExceeded, LoadFailed
+from pyserve.messages import Completed, Histogram, InputTensor, VersionStats
+from pyserve.plan import plan_instances
+from pyserve.signature import Example, Signature, TensorSpec, UntypedSpec
+
+if TYPE_CHECKING:
+    from pyserve import _C
+
+DEFAULT_MAX_BATCH_SIZE = 32
+PLATFORMS = {".pt": "torchscript", ".pt2": "aotinductor"}
+
+# How long an idle instance spins before it sleeps, in microseconds: longer than a caller takes
+# between two requests, far shorter than anyone would notice on an idle server.
+_IDLE_SPIN_US = 50
+_NS_PER_S = 1_000_000_000
+
+_T = TypeVar("_T")
+
+
+class Model:
+    """A loaded version.  Thread-safe; also a context manager that closes it.
+
+    inputs, outputs: specs without the batch dimension; `UntypedSpec` where only a name is known.
+    batched: every input and output has the batch as dimension 0, of at most `max_batch_size` rows.
+    combines: requests may share a model call; if not, `batching_note` says why.
+    """
+
+    def __init__(
+        self,
+        version: "_C.ModelVersion",
+        *,
+        name: str,
+        number: str,
+        path: Path,
+        platform: str,
+        threads: int,
+        timeout_ns: int,
+    ) -> None:
+        self._version = version
+        self._reader: CompletionReader | None = None
+        self._readers: set[CompletionReader] = set()
+        self._closed = False
+        self._timeout_ns = timeout_ns  # for requests that bring no deadline; 0: none
+        self.name = name
+        self.version = number
+        self.path = path
+        self.platform = platform
+        self.instances: int = version.instances
+        self.threads = threads
+        self.device: str = version.device
+        self.inputs = tuple(_spec(item) for item in version.inputs)
+        self.outputs = tuple(_spec(item) for item in version.outputs)
+        self.max_batch_size: int = version.max_batch_size
+        self.batched = self.max_batch_size > 0
+        self.combines: bool = version.combines
+        self.batching_note: str = version.batching_note
+        self.notes: tuple[str, ...] = tuple(version.notes)
+        _open_models.add(self)
+
+    @property
+    def state(self) -> str:
+        """READY, DRAINING or GONE."""
+        if self._closed:
+            return "GONE"
+        return "READY" if self._version.accepting else "DRAINING"
+
+    def __call__(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Run one request and wait for it: torch tensors in (by position or name), the same out.
+
+        Inputs include the batch dimension.  Returns a tensor, or a tuple or dict of tensors as the
+        module does.  timeout: seconds; raises `DeadlineExceeded` after it, and whatever else
+        `pyserve.errors` names.
+        """
+        return self._version.call(args, kwargs, self._deadline_ns(timeout))
+
+    async def infer(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Like a call, from asyncio; cancelling the task cancels the request."""
+        reader = self._reader_here()
+        future = reader.loop.create_future()
+        deadline_ns = self._deadline_ns(timeout)
+        request = self._version.submit_tensors(reader.queue, args, kwargs, deadline_ns, future)
+        return await _settled(request, future, deadline_ns)
+
+    async def infer_tensors(
+        self,
+        inputs: Sequence[InputTensor],
+        *,
+        deadline_ns: int = 0,
+        outputs: Sequence[str] | None = None,
+    ) -> Completed:
+        """Run a request that is bytes, as protocols deliver it; no torch tensor is made in Python.
+
+        deadline_ns: an instant of `time.monotonic_ns()`, 0 for none.  outputs: the names wanted.
+        The buffers of `inputs` are kept alive, not copied, and must not change until this returns.
+        """
+        deadline_ns = deadline_ns or self._deadline_ns(None)
+        reader = self._reader_here()
+        future: asyncio.Future[Completed] = reader.loop.create_future()
+        here = reader.lone_arrival()
+        request = self._version.submit_wire(
+            reader.queue, inputs, deadline_ns, outputs, future, here
+        )
+        if isinstance(request, Completed):  # a light model, asked while idle, answers at once
+            return request
+        if deadline_ns:
+            return await _settled(request, future, deadline_ns)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            request.cancel()
+            raise
+
+    def stats(self) -> VersionStats:
+        """Return what this version has done since it was loaded."""
+        raw = self._version.stats()
+
+        def seconds(name: str) -> Histogram:
+            return _histogram(raw.pop(name), core().DURATION_BOUNDS_NS, 1e-9)
+
+        return VersionStats(
+            request_seconds=seconds("request"),
+            queue_seconds=seconds("queue"),
+            copy_in_seconds=seconds("copy_in"),
+            compute_seconds=seconds("compute"),
+            copy_out_seconds=seconds("copy_out"),
+            batch_size=_histogram(raw.pop("batch_size"), core().ROW_BOUNDS, 1),
+            **raw,
+        )
+
+    def drain(self, timeout_s: float | None = None) -> bool:
+        """Admit nothing more and wait for what is in flight; False when `timeout_s` came first."""
+        until_ns = 2**63 - 1 if timeout_s is None else _ns_from_now(timeout_s)
+        return self._version.drain(until_ns)
+
+    def close(self) -> None:
+        """Cancel what waits, wait for what runs, free the model.  Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._version.close()
+        for reader in list(self._readers):
+            reader.discard()
+        _open_models.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<pyserve.Model {self.name!r} version {self.version} on {self.device}>"
+
+    def _deadline_ns(self, timeout: float | None) -> int:
+        """Return the instant that a timeout in seconds, or the configured one, stands for."""
+        if timeout is not None:
+            return _ns_from_now(timeout)
+        return time.monotonic_ns() + self._timeout_ns if self._timeout_ns else 0
+
+    def _reader_here(self) -> CompletionReader:
+        loop = asyncio.get_running_loop()
+        reader = self._reader
+        if reader is None or reader.loop is not loop:
+            reader = self._reader = reader_for(loop)
+            self._readers.add(reader)
+        return reader
+
+
+def load_model(
+    path: str | Path, *, name: str, version: str, config: ModelConfig, signature: Signature | None
+) -> Model:
+    """Load, prove and warm a model file; blocks, without the GIL, until it is ready to serve.
+
+    Raises `LoadFailed` when the file cannot be loaded, `ConfigError` when the configuration asks
+    for what the model cannot do.
+    """
+    path = Path(path)
+    platform = config.platform or PLATFORMS.get(path.suffix, "torchscript")
+    if not path.is_file():
+        raise LoadFailed(f"{path.name}: there is no such file")
+    plan = plan_instances(core().available_cpus(), config.instances.count, config.instances.threads)
+    inputs, outputs, max_batch_size = _declared(config, signature)
+    try:
+        loaded = core().ModelVersion(
+            name=name,
+            version=version,
+            path=os.fspath(path),
+            platform=platform,
+            device=config.device,
+            inputs=inputs,
+            outputs=outputs,
+            max_batch_size=max_batch_size,
+            insist_on_batching=(config.batching.max_batch_size or 0) > 1,
+            max_queue_delay_us=config.batching.max_queue_delay_us,
+            queue_capacity=config.queue.capacity,
+            instances=plan.instances,
+            plan_instances=config.instances.count is None,
+            threads=plan.threads,
+            warmup=config.warmup,
+            idle_spin_us=_IDLE_SPIN_US,
+            examples=_examples(config, signature),
+        )
+    except ValueError as error:  # std::invalid_argument
+        raise ConfigError(f'model "{name}" version {version}: {error}') from None
+    except RuntimeError as error:
+        raise LoadFailed(f"{path.name}: {error}") from None
+    return Model(
+        loaded,
+        name=name,
+        number=version,
+        path=path,
+        platform=platform,
+        threads=plan.threads,
+        timeout_ns=config.queue.timeout_ms * 1_000_000,
+    )
+
+
+async def _settled(request: "_C.Request", future: asyncio.Future[_T], deadline_ns: int) -> _T:
+    """Await `future`; at the deadline, or when the task is cancelled, the request ends with it."""
+
+    def expire() -> None:
+        if not future.done() and request.expire():
+            message = "the deadline passed before the request was answered"
+            future.set_exception(DeadlineExceeded(message))
+
+    timer = None
+    if deadline_ns:
+        # A loop's timer may be early by its granularity of a millisecond.
+        left_s = (deadline_ns - time.monotonic_ns()) / _NS_PER_S + 0.001
+        timer = future.get_loop().call_later(max(left_s, 0.0), expire)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        request.cancel()
+        raise
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+_Specs = list[tuple[str, str, tuple[int, ...]]]
+
+
+def _declared(
+    config: ModelConfig, signature: Signature | None
+) -> tuple[_Specs | None, _Specs | None, int]:
+    """Return the specs that the core checks against, and the largest batch (0: not batched)."""
+    inputs = config.inputs or (signature.inputs if signature else None)
+    outputs = config.outputs or (signature.outputs if signature else None)
+    asked = config.batching.max_batch_size
+    batched = config.inputs is not None or (signature is not None and signature.batched)
+    if inputs is None:
+        if asked:
+            raise ConfigError(
+                f"batching.max_batch_size is {asked}, but the model's inputs are not known: export "
+                "it with pyserve.export, or declare inputs and outputs in config.yaml"
+            )
+        return None, _core_specs(outputs, ()), 0
+    if asked and signature is not None and not signature.batched:
+        raise ConfigError(
+            f"batching.max_batch_size is {asked}, but the model was exported without a batch "
+            "dimension"
+        )
+    if not batched or asked == 0:
+        # Its signature leaves out a batch dimension that the model does take.
+        lead = (-1,) if config.inputs is None and signature is not None and batched else ()
+        return _core_specs(inputs, lead), _core_specs(outputs, lead), 0
+    own = signature.max_batch_size if signature else None
+    return _core_specs(inputs, ()), _core_specs(outputs, ()), asked or own or DEFAULT_MAX_BATCH_SIZE
+
+
+def _core_specs(specs: Sequence[TensorSpec] | None, lead: tuple[int, ...]) -> _Specs | None:
+    if specs is None:
+        return None
+    return [(spec.name, spec.dtype, lead + spec.shape) for spec in specs]
+
+
+def _examples(config: ModelConfig, signature: Signature | None) -> list[list[InputTensor]]:
+    if signature is None or (config.inputs and config.inputs != signature.inputs):
+        return []
+    return [_example(example) for example in signature.examples]
+
+
+def _example(example: Example) -> list[InputTensor]:
+    return [
+        InputTensor(name, tensor.dtype, tensor.shape, tensor.data)
+        for name, tensor in example.items()
+    ]
+
+
+def _spec(item: tuple[str, str, tuple[int, ...] | None]) -> TensorSpec:
+    name, dtype, shape = item
+    return UntypedSpec(name) if shape is None else TensorSpec(name, dtype, shape)
+
+
+def _histogram(raw: dict[str, Any], bounds: Sequence[int], unit: float) -> Histogram:
+    counts = raw["counts"] or (0,) * (len(bounds) + 1)
+    return Histogram(tuple(bound * unit for bound in bounds), counts, raw["sum"] * unit)
+
+
+def _ns_from_now(seconds: float) -> int:
+    return time.monotonic_ns() + max(int(seconds * _NS_PER_S), 0)
+
+
+_open_models: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    # Instance threads must end before the interpreter's state goes.
+    for model in list(_open_models):
+        model.close()
+
+
+def _mark_forked() -> None:
+    core().mark_forked()
+
+
+os.register_at_fork(after_in_child=_mark_forked)

@@ -1,0 +1,109 @@
+"""The one path that every protocol calls; it knows models and requests, and no protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pyserve.errors import ModelFailed, PyserveError, Unavailable
+from pyserve.messages import InferRequest, InferResponse
+from pyserve.metrics import LiveStats
+from pyserve.registry import ModelIndexEntry, Registry
+
+if TYPE_CHECKING:
+    from pyserve.model import Model
+
+_logger = logging.getLogger(__name__)
+
+
+class Service:
+    """Inference, statistics and changes over one registry."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._draining = False
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        """Run `request` on the version it names; all that it may raise is in `pyserve.errors`."""
+        wanted = request.outputs
+        names = None if wanted is None else [output.name for output in wanted]
+        with self._registry.lease(request.model, request.version) as model:
+            try:
+                outputs, timing = await model.infer_tensors(
+                    request.inputs, deadline_ns=request.deadline_ns, outputs=names
+                )
+            except ModelFailed as error:
+                raise ModelFailed(_blame(model, request.id, error)) from None
+            return InferResponse(model.name, model.version, request.id, outputs, timing)
+
+    def look(self, name: str, version: str | None = None) -> Model:
+        """Return a live version (a number, a label, None for the highest), to read what it says."""
+        return self._registry.get(name, version)
+
+    def versions(self, name: str) -> list[str]:
+        """Return the versions of `name` that are served, lowest first."""
+        return self._registry.versions(name)
+
+    def stats(self, name: str, version: str | None = None) -> list[LiveStats]:
+        """Return what one version (None: each version) of a model has done."""
+        wanted: list[str | None] = [version]
+        if version is None:
+            # With none alive, the look-up of None raises what a request would be told.
+            wanted = [*self._registry.versions(name)] or [None]
+        models = [self._registry.get(name, one) for one in wanted]
+        return [LiveStats(model.name, model.version, model.stats()) for model in models]
+
+    def all_stats(self) -> Iterator[LiveStats]:
+        """Return what every live version has done."""
+        for name in self._registry.names():
+            try:
+                yield from self.stats(name)
+            except PyserveError:
+                # It was unloaded between the two looks.
+                continue
+
+    async def index(self) -> list[ModelIndexEntry]:
+        """Return every model of the repository, loaded or not, as the disk has it now."""
+        try:
+            await asyncio.to_thread(self._registry.refresh)
+        except PyserveError as error:
+            _logger.warning("the repository index is as it was: %s", error)
+        return self._registry.index()
+
+    async def load(self, name: str) -> None:
+        """Load or reload a model; returns when it serves, and goes on if the caller leaves."""
+        await asyncio.shield(asyncio.wrap_future(self._registry.load(name)))
+
+    async def unload(self, name: str) -> None:
+        """Unload a model; returns when its last request is done."""
+        await asyncio.shield(asyncio.wrap_future(self._registry.unload(name)))
+
+    def start_draining(self) -> None:
+        """From now on nothing new is admitted, and the service is not ready."""
+        self._draining = True
+
+    def refuse_while_draining(self) -> None:
+        """Raise `Unavailable` for a request that came too late to be run."""
+        if self._draining:
+            raise Unavailable("the server is shutting down: send the request to another one")
+
+    def why_not_ready(self) -> str:
+        """Return why this server should get no requests now; empty when it should."""
+        if self._draining:
+            return "the server is shutting down"
+        if self._registry.ready():
+            return ""
+        entries = self._registry.index()
+        loading = sorted({one.name for one in entries if one.state == "LOADING"})
+        if loading:
+            return f"loading: {', '.join(loading)}"
+        failed = sorted({one.name for one in entries if one.reason})
+        return f"no model is loaded; failed: {', '.join(failed)}" if failed else "starting"
+
+
+def _blame(model: Model, request_id: str, error: ModelFailed) -> str:
+    """Name what failed, so that a line in a client's log can be traced to one request."""
+    request = f' request "{request_id}"' if request_id else ""
+    return f'model "{model.name}" version {model.version}{request}: {error}'
