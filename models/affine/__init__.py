@@ -1,0 +1,1 @@
+"""y = ax + b: the smallest model that can be served."""

@@ -1,0 +1,1 @@
+"""A transformer encoder of the size that sentence embeddings use, with random weights."""

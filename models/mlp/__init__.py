@@ -1,0 +1,1 @@
+"""A multi-layer perceptron whose work is plain matrix products."""
