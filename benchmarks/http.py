@@ -1,0 +1,139 @@
+"""The HTTP front end against an aiohttp handler that does nothing, and against the bare module."""
+
+import statistics
+
+from benchmarks.context import Context, p50s, rates
+from benchmarks.finding import Finding, ratios
+from pyserve.bench import proc
+from pyserve.bench.probes import Probe, Worker
+from pyserve.bench.processes import start_empty
+from pyserve.bench.values import Run
+
+TINY = Finding(
+    key="http-tiny",
+    what="HTTP binary, tiny model, 32 connections ÷ empty aiohttp handler, same body, same tool",
+    limit=0.75,
+    at_most=False,
+)
+ADDED = Finding(
+    key="http-added",
+    what="HTTP binary, one connection: added p50 over the empty handler + bare forward",
+    limit=40,
+    at_most=True,
+    unit="µs",
+)
+RESNET = Finding(
+    key="http-resnet18",
+    what="HTTP binary `resnet18` 3x64x64, 32 connections ÷ best bare samples/s on the cores left",
+    limit=0.90,
+    at_most=False,
+)
+
+# 32 requests in flight at the end of a run should be next to nothing beside those answered.
+SLOW_MODEL = 3
+
+_CONNECTIONS = 32
+_MAX_BATCH = 32
+# How the core names the threads that run models; what else the server does is its front end.
+_INSTANCE_THREADS = "ps-"
+
+
+def measure_tiny(context: Context) -> list[Finding]:
+    """The front end's own cost, as throughput."""
+    request = context.request("tiny")
+    with context.serve("tiny") as server, start_empty() as empty, start_empty("application") as app:
+        served, nothing, nothing_routed = context.measure(
+            [
+                context.closed_loop(name, child.url, request, connections=_CONNECTIONS)
+                for name, child in (("pyserve", server), ("empty", empty), ("application", app))
+            ]
+        )
+    details = {
+        "requests_per_s": served.rate,
+        "empty_per_s": nothing.rate,
+        "empty_application_per_s": nothing_routed.rate,
+        "of_empty_application": statistics.median(ratios(rates(served), rates(nothing_routed))),
+        "p50_us": served.latency_us.p50,
+        "p99_us": served.latency_us.p99,
+        "body_bytes": len(request.body),
+    }
+    values = ratios(rates(served), rates(nothing))
+    return [TINY.with_values(values, tool=served.tool, details=details)]
+
+
+def measure_added(context: Context) -> list[Finding]:
+    """The front end's own cost, as latency."""
+    request = context.request("tiny")
+    path = context.model_file("tiny")
+    with context.serve("tiny") as server, start_empty() as empty, Worker(path) as worker:
+        served, nothing, bare = context.measure(
+            [
+                context.closed_loop("pyserve", server.url, request, connections=1),
+                context.closed_loop("empty", empty.url, request, connections=1),
+                worker.probe("bare m(x)", "floor", "bare_call", threads=1),
+            ]
+        )
+    values = [a - b - c for a, b, c in zip(p50s(served), p50s(nothing), p50s(bare), strict=True)]
+    details = {
+        "p50_us": served.latency_us.p50,
+        "p99_us": served.latency_us.p99,
+        "empty_p50_us": nothing.latency_us.p50,
+        "bare_p50_us": bare.latency_us.p50,
+    }
+    return [ADDED.with_values(values, tool=served.tool, details=details)]
+
+
+def measure_resnet(context: Context) -> list[Finding]:
+    """A model that matters, with load generator and front end on the same cores.
+
+    The bare module alone on all cores is the upper bound.  The cores left are all but the CPU time
+    that, in the served run itself, the generator and the server's threads other than its instances
+    took; the bare module's samples/s are scaled down by that.
+    """
+    request = context.request("resnet18")
+    with context.serve("resnet18") as server, Worker(context.model_file("resnet18")) as worker:
+        probe = context.closed_loop("pyserve", server.url, request, connections=_CONNECTIONS)
+        served, bare = context.measure(
+            [
+                _with_front_end_cpu(probe, server.pid),
+                worker.probe(
+                    "bare", "floor", "bare_samples", cpus=worker.cpus, max_batch=_MAX_BATCH
+                ),
+            ],
+            longer=SLOW_MODEL,
+        )
+        cpus = worker.cpus
+    taken = [run.details["other_cpu_s"] / run.seconds for run in served.runs]
+    left = [rate * (1 - cores / cpus) for rate, cores in zip(rates(bare), taken, strict=True)]
+    details = {
+        "requests_per_s": served.rate,
+        "p50_us": served.latency_us.p50,
+        "p99_us": served.latency_us.p99,
+        "bare_samples_per_s": bare.rate,
+        "bare_batch": bare.detail("batch"),
+        "bare_instances": bare.detail("instances"),
+        "bare_threads": bare.detail("threads"),
+        "cores": cpus,
+        "cores_left": cpus - statistics.median(taken),
+        "of_bare_on_all_cores": statistics.median(ratios(rates(served), rates(bare))),
+    }
+    return [RESNET.with_values(ratios(rates(served), left), tool=served.tool, details=details)]
+
+
+def _with_front_end_cpu(probe: Probe, pid: int) -> Probe:
+    """Return the probe with the CPU seconds that were not spent in instance threads added."""
+
+    def run(seconds: float) -> Run:
+        before = front_end_cpu_s(pid)
+        result = probe.run(seconds)
+        spent = front_end_cpu_s(pid) - before + result.details["generator_cpu_s"]
+        result.details["other_cpu_s"] = spent
+        return result
+
+    return probe._replace(run=run)
+
+
+def front_end_cpu_s(pid: int) -> float:
+    """Return the CPU time of a server's threads that do not run models."""
+    threads = proc.thread_cpu_seconds(pid)
+    return sum(cpu for name, cpu in threads.items() if not name.startswith(_INSTANCE_THREADS))
