@@ -18,6 +18,7 @@
 #include "base/json_numbers.h"
 #include "engine/model_version.h"
 #include "python/convert.h"
+#include "python/native_call.h"
 #include "tensor/collate.h"
 
 namespace pyserve::python {
@@ -107,6 +108,9 @@ py::object take_outputs(Request& request) {
 
 // The version's last reference goes where the GIL is held, and its close must not hold it.
 void close_version(ModelVersion& version) {
+  if (forked.load(std::memory_order_relaxed)) {
+    return;  // its threads are the parent's
+  }
   {
     const py::gil_scoped_release release;
     version.close();
@@ -272,16 +276,17 @@ void abandon(const RequestPtr& request) {
   }
 }
 
-// Waits with the GIL let go of.  Not by RAII: taking it back during interpreter shutdown unwinds
-// the thread, which must not pass a destructor.
+// Waits with the GIL let go of.
 void wait_delivered(ModelVersion& version, const RequestPtr& request) {
   const Clock& clock = version.clock();
   const Nanos spin = version.in_flight() <= 1 ? kCallerSpin : 0;
   for (Nanos spin_now = spin;; spin_now = 0) {
-    PyThreadState* const state = PyEval_SaveThread();
     const Nanos until = std::min(request->deadline, clock.now() + kSignalCheck);
-    const bool delivered = request->wait(until, spin_now, clock);
-    PyEval_RestoreThread(state);
+    bool delivered = false;
+    {
+      const py::gil_scoped_release release;
+      delivered = request->wait(until, spin_now, clock);
+    }
     if (delivered) {
       return;
     }
@@ -335,12 +340,16 @@ py::list specs_list(const std::vector<TensorSpec>& specs) {
   return list;
 }
 
+std::optional<Nanos> microseconds(std::optional<std::int64_t> count) {
+  return count.has_value() ? std::optional<Nanos>(*count * 1000) : std::nullopt;
+}
+
 VersionPtr load(const std::string& name, const std::string& version, const std::string& path,
                 const std::string& platform, const std::string& device, const py::object& inputs,
                 const py::object& outputs, std::int64_t max_batch_size, bool insist_on_batching,
-                std::int64_t max_queue_delay_us, std::int64_t queue_capacity, int instances,
-                bool plan_instances, int threads, bool warmup, std::int64_t idle_spin_us,
-                const py::sequence& examples) {
+                std::optional<std::int64_t> max_queue_delay_us, std::int64_t queue_capacity,
+                int instances, bool plan_instances, int threads, bool warmup,
+                std::int64_t idle_spin_us, const py::sequence& examples) {
   LoadOptions options{.name = name,
                       .version = version,
                       .path = path,
@@ -351,7 +360,7 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                       .batched = max_batch_size > 0,
                       .max_batch_size = max_batch_size,
                       .insist_on_batching = insist_on_batching,
-                      .max_queue_delay = max_queue_delay_us * 1000,
+                      .max_queue_delay = microseconds(max_queue_delay_us),
                       .queue_capacity = queue_capacity,
                       .instances = instances,
                       .plan_instances = plan_instances,
@@ -381,10 +390,15 @@ void define_module(py::module_& m) {
   m.attr("DURATION_BOUNDS_NS") = py::tuple(py::cast(kDurationBoundsNs));
   m.attr("ROW_BOUNDS") = py::tuple(py::cast(kRowBounds));
   m.def("available_cpus", &available_cpus);
-  m.def("mark_forked", [] { forked.store(true, std::memory_order_relaxed); });
+  m.def("mark_forked", [] {
+    forked.store(true, std::memory_order_relaxed);
+    forget_native_calls();
+  });
+  m.def("end_native_calls", &end_native_calls);
   m.def("parse_json_numbers", &parse_numbers, py::arg("json"), py::arg("datatype"),
-        py::arg("count"));
-  m.def("format_json_numbers", &format_numbers, py::arg("datatype"), py::arg("data"));
+        py::arg("count"), py::call_guard<NativeCall>());
+  m.def("format_json_numbers", &format_numbers, py::arg("datatype"), py::arg("data"),
+        py::call_guard<NativeCall>());
 
   py::class_<TensorMemory>(m, "TensorMemory", py::buffer_protocol())
       .def_buffer([](TensorMemory& memory) {
@@ -395,7 +409,7 @@ void define_module(py::module_& m) {
   py::class_<PyCompletionQueue>(m, "CompletionQueue")
       .def(py::init<>())
       .def("fileno", &PyCompletionQueue::fileno)
-      .def("drain", &PyCompletionQueue::drain);
+      .def("drain", &PyCompletionQueue::drain, py::call_guard<NativeCall>());
   py::class_<PyRequest>(m, "Request")
       .def("cancel", &PyRequest::cancel)
       .def("expire", &PyRequest::expire);
@@ -404,7 +418,8 @@ void define_module(py::module_& m) {
            py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),
            py::arg("max_batch_size"), py::arg("insist_on_batching"), py::arg("max_queue_delay_us"),
            py::arg("queue_capacity"), py::arg("instances"), py::arg("plan_instances"),
-           py::arg("threads"), py::arg("warmup"), py::arg("idle_spin_us"), py::arg("examples"))
+           py::arg("threads"), py::arg("warmup"), py::arg("idle_spin_us"), py::arg("examples"),
+           py::call_guard<NativeCall>())
       .def_property_readonly("device", &ModelVersion::device)
       .def_property_readonly("inputs",
                              [](const ModelVersion& v) { return specs_list(v.signature().inputs); })
@@ -417,15 +432,16 @@ void define_module(py::module_& m) {
       .def_property_readonly("notes", &ModelVersion::notes)
       .def_property_readonly("instances", &ModelVersion::instances)
       .def_property_readonly("accepting", &ModelVersion::accepting)
-      .def("call", &call, py::arg("args"), py::arg("kwargs"), py::arg("deadline_ns"))
+      .def("call", &call, py::arg("args"), py::arg("kwargs"), py::arg("deadline_ns"),
+           py::call_guard<NativeCall>())
       .def("submit_wire", &submit_wire, py::arg("queue"), py::arg("inputs"), py::arg("deadline_ns"),
-           py::arg("wanted"), py::arg("token"), py::arg("here"))
+           py::arg("wanted"), py::arg("token"), py::arg("here"), py::call_guard<NativeCall>())
       .def("submit_tensors", &submit_tensors, py::arg("queue"), py::arg("args"), py::arg("kwargs"),
-           py::arg("deadline_ns"), py::arg("token"))
+           py::arg("deadline_ns"), py::arg("token"), py::call_guard<NativeCall>())
       .def("stats", [](const ModelVersion& v) { return stats_dict(v.stats()); })
       .def("drain", &ModelVersion::drain, py::arg("until_ns"),
-           py::call_guard<py::gil_scoped_release>())
-      .def("close", &close_version);
+           py::call_guard<NativeCall, py::gil_scoped_release>())
+      .def("close", &close_version, py::call_guard<NativeCall>());
 }
 
 }  // namespace

@@ -40,7 +40,8 @@ class Batching(Group, frozen=True, kw_only=True):
 
     # None: the signature's maximum, or 32 where batching is proven.  A number insists.
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] | None = None
-    max_queue_delay_us: Annotated[int, msgspec.Meta(ge=0, le=60_000_000)] = 0
+    # None: wait for the callers of the batches before to come back, for a fraction of a run.
+    max_queue_delay_us: Annotated[int, msgspec.Meta(ge=0, le=60_000_000)] | None = None
 
 
 class Instances(Group, frozen=True, kw_only=True):

@@ -331,9 +331,12 @@ _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # Instance threads must end before the interpreter's state goes.
+    # Instance threads must end before the interpreter's state goes, and so must whoever is in a
+    # call: a daemon thread would be torn out of it.
     for model in list(_open_models):
         model.close()
+    if core.cache_info().currsize:
+        core().end_native_calls()
 
 
 def _mark_forked() -> None:

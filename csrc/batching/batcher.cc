@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 #include "tensor/collate.h"
@@ -11,6 +12,10 @@ namespace {
 
 constexpr std::size_t kMinWindow = 64;
 constexpr std::size_t kWindowBatches = 4;
+
+// Of company_wanted_: nobody waits for company; who waits by a queue delay hears of each arrival.
+constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t kAny = 0;
 
 // Cancelled requests keep their slot until an instance meets them, though they no longer count
 // as waiting: twice the room, so that they cannot fill the queue.
@@ -27,7 +32,9 @@ Batcher::Batcher(BatchPolicy policy, std::int64_t queue_capacity, Nanos idle_spi
       window_(std::max(kMinWindow, kWindowBatches * static_cast<std::size_t>(policy.max_rows))),
       clock_(clock),
       admission_(queue_capacity),
-      ring_(ring_capacity(queue_capacity)) {
+      ring_(ring_capacity(queue_capacity)),
+      company_wanted_(policy.max_delay.has_value() && *policy.max_delay > 0 ? kAny : kNone),
+      paying_rows_(policy.max_rows) {
   pending_.reserve(window_);
   chosen_.reserve(window_);
 }
@@ -43,7 +50,7 @@ Status Batcher::submit(const RequestPtr& request) {
     admission_.leave(1);
     return {Code::kQueueFull, "the queue is full of cancelled requests, try again later"};
   }
-  if (policy_.max_delay > 0) {
+  if (admission_.queued() >= company_wanted_.load(std::memory_order_seq_cst)) {
     forming_.notify_one();
   }
   idle_.notify_one();
@@ -115,19 +122,28 @@ void Batcher::pull(Batch& batch) {
   }
 }
 
-// The oldest request and those behind it that may share its batch.  True: nothing more could
-// join, because one that fits by shape is left over or the window is full.
-bool Batcher::select(Batch& batch) {
+// The oldest request and those behind it that may share its batch, `share` at most.  True: nothing
+// more could join, because one is left over or the window is full.
+bool Batcher::select(Batch& batch, std::int64_t share) {
   chosen_.clear();
   batch.rows = 0;
   bool left_over = false;
   const Request& oldest = *pending_.front();
-  for (std::size_t i = 0; i < pending_.size() && batch.rows < policy_.max_rows; ++i) {
+  const bool regroups = !policy_.max_delay.has_value();
+  const std::int64_t max_rows =
+      regroups ? std::min(policy_.max_rows, paying_rows_.load(std::memory_order_relaxed))
+               : policy_.max_rows;
+  for (std::size_t i = 0; i < pending_.size() && batch.rows < max_rows; ++i) {
     const Request& request = *pending_[i];
     if (i > 0 && (request.key != oldest.key || !stackable(oldest.inputs, request.inputs))) {
+      left_over |= regroups;  // it waits for the next batch: no time to lose
       continue;
     }
-    if (batch.rows + request.rows > policy_.max_rows && !chosen_.empty()) {
+    if (regroups && static_cast<std::int64_t>(chosen_.size()) >= share) {
+      left_over = true;
+      break;
+    }
+    if (batch.rows + request.rows > max_rows && !chosen_.empty()) {
       left_over = true;
       continue;
     }
@@ -137,7 +153,7 @@ bool Batcher::select(Batch& batch) {
       break;
     }
   }
-  return left_over || pending_.size() == window_;
+  return left_over || batch.rows >= max_rows || pending_.size() == window_;
 }
 
 void Batcher::take(Batch& batch) {
@@ -149,6 +165,9 @@ void Batcher::take(Batch& batch) {
 }
 
 bool Batcher::next_batch(Batch& batch) {
+  if (!batch.requests.empty()) {
+    batch.run_time = clock_.now() - batch.formed;
+  }
   batch.clear();
   for (;;) {
     bool have_turn = false;
@@ -175,23 +194,41 @@ bool Batcher::next_batch(Batch& batch) {
 }
 
 void Batcher::form(Batch& batch) {
+  const std::int64_t crowd = std::max(crowd_, admission_.in_flight());
+  Waiting waiting{
+      .since = clock_.now(), .share = share_of(crowd, policy_.shares), .run_time = batch.run_time};
   for (;;) {
     pull(batch);
     if (pending_.empty()) {
       return;
     }
-    const bool no_more = select(batch) || !admission_.accepting();
+    waiting.no_more = select(batch, waiting.share) || !admission_.accepting();
+    waiting.rows = batch.rows;
+    waiting.requests = static_cast<std::int64_t>(chosen_.size());
+    waiting.oldest = pending_.front()->arrival;
     const Nanos now = clock_.now();
-    const Decision decision = decide(policy_, batch.rows, pending_.front()->arrival, now, no_more);
+    const Decision decision = decide(policy_, waiting, now);
     if (decision.ship) {
       batch.formed = now;
+      crowd_ = next_crowd(crowd_, admission_.in_flight());
       take(batch);
       return;
     }
-    forming_.wait_until([this] { return !ring_.empty() || !admission_.accepting(); },
-                        decision.wait_until,
-                        /*spin_ns=*/0, clock_);
+    wait_for_company(decision.wait_until, waiting.share);
   }
+}
+
+void Batcher::wait_for_company(Nanos until, std::int64_t share) {
+  if (policy_.max_delay.has_value()) {
+    forming_.wait_until([this] { return !ring_.empty() || !admission_.accepting(); }, until,
+                        /*spin_ns=*/0, clock_);
+    return;
+  }
+  company_wanted_.store(share, std::memory_order_seq_cst);
+  forming_.wait_until(
+      [this, share] { return admission_.queued() >= share || !admission_.accepting(); }, until,
+      /*spin_ns=*/0, clock_);
+  company_wanted_.store(kNone, std::memory_order_seq_cst);
 }
 
 void Batcher::finish(std::span<RequestPtr> requests) noexcept {

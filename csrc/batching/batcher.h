@@ -39,6 +39,7 @@ struct Batch {
   std::int64_t rows = 0;
   Nanos formed = 0;
   Nanos last_wait = kNever;  // how long the instance waited for the batch before
+  Nanos run_time = 0;        // from forming the batch before to coming for this one
 
   void clear() {
     requests.clear();
@@ -78,6 +79,11 @@ class Batcher {
   // Instances return from next_batch() once the queue is empty.  Precondition: wait_idle().
   void stop() noexcept;
 
+  // Batches of more rows are no faster by the row: where the policy regroups, none is formed.
+  void set_paying_rows(std::int64_t rows) noexcept {
+    paying_rows_.store(rows, std::memory_order_relaxed);
+  }
+
   const Admission& admission() const noexcept { return admission_; }
   RequestQueue& orphans() noexcept { return orphans_; }
   std::int64_t max_rows() const noexcept { return policy_.max_rows; }
@@ -88,7 +94,8 @@ class Batcher {
   void pass_turn() noexcept;
   void pull(Batch& batch);
   void form(Batch& batch);
-  bool select(Batch& batch);
+  void wait_for_company(Nanos until, std::int64_t share);
+  bool select(Batch& batch, std::int64_t share);
   void take(Batch& batch);
   bool settled(Request& request, Nanos now) noexcept;
 
@@ -104,12 +111,17 @@ class Batcher {
   std::atomic<bool> stopped_{false};
   std::atomic<bool> aborted_{false};  // relaxed: a request that misses it is merely run
   std::atomic<std::int64_t> pending_count_{0};
-  Waiter idle_;     // instances without work
-  Waiter forming_;  // the holder of the turn, waiting for company
+  // Who submits when so many wait wakes the holder of the turn.  seq_cst against the count in
+  // admission; a wake-up missed for that count's relaxed order costs no more than the regrouping.
+  std::atomic<std::int64_t> company_wanted_;
+  std::atomic<std::int64_t> paying_rows_;  // relaxed: a hint
+  Waiter idle_;                            // instances without work
+  Waiter forming_;                         // the holder of the turn, waiting for company
 
   // Owned by the holder of the turn.
   std::vector<RequestPtr> pending_;
   std::vector<std::size_t> chosen_;
+  std::int64_t crowd_ = 1;
 };
 
 }  // namespace pyserve

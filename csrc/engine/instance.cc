@@ -16,7 +16,7 @@ constexpr Nanos kTimerSlack = 1'000;
 }  // namespace
 
 Instance::Instance(const InstanceContext& context) : context_(context), runner_(context) {
-  std::promise<std::string> warmed;
+  std::promise<WarmUp> warmed;
   warm_ = warmed.get_future();
   thread_ = std::thread(&Instance::main, this, std::move(warmed));
 }
@@ -29,7 +29,7 @@ void Instance::join() {
   }
 }
 
-void Instance::main(std::promise<std::string> warmed) {
+void Instance::main(std::promise<WarmUp> warmed) {
   name_this_thread(context_.thread_name);
   set_this_thread_timer_slack(kTimerSlack);
   set_intraop_threads(context_.threads);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <future>
-#include <string>
 #include <thread>
 
 #include "batching/batcher.h"
@@ -21,18 +20,18 @@ class Instance {
   // Waits for the thread to end: stop the batcher first.  Idempotent; not thread-safe.
   void join();
 
-  // Blocks until warmed; "" or why a warm-up run failed.
-  std::string wait_warm() { return warm_.get(); }
+  // Blocks until warmed; once.
+  WarmUp wait_warm() { return warm_.get(); }
 
   const InstanceStats& stats() const noexcept { return runner_.stats(); }
 
  private:
-  void main(std::promise<std::string> warmed);
+  void main(std::promise<WarmUp> warmed);
 
   const InstanceContext& context_;
   Runner runner_;
   Batch batch_;
-  std::future<std::string> warm_;
+  std::future<WarmUp> warm_;
   std::thread thread_;  // last: joined before the rest goes
 };
 

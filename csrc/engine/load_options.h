@@ -26,7 +26,7 @@ struct LoadOptions {
   std::int64_t max_batch_size = 0;
   bool insist_on_batching = false;  // a batch that mixes rows is an error rather than a note
 
-  Nanos max_queue_delay = 0;
+  std::optional<Nanos> max_queue_delay;  // unset: regroup (batching/policy.h)
   std::int64_t queue_capacity = 1024;
   int instances = 1;
   bool plan_instances = false;  // `instances` is the most: a light model gets one

@@ -16,9 +16,14 @@ namespace {
 
 constexpr std::int64_t kProofRows = 3;
 
-// A model whose row takes less than this is outrun by the threads that feed it, and one instance
-// with full batches serves more than several that take turns at the CPU.
-constexpr Nanos kLightRow = 200'000;
+// A model whose row, in a batch, takes less than this is outrun by whoever feeds it, and one
+// instance serves more than several that take turns at the CPU.
+constexpr Nanos kLightRow = 10'000;
+// One that takes less than this runs its rows about as fast as callers come back with the next.
+constexpr Nanos kQuickRow = 60'000;
+constexpr std::int64_t kTimedRows = 16;
+// A lone row that takes longer than this needs no batch to tell that it is not quick.
+constexpr Nanos kSlowRow = 2'000'000;
 
 // Handing a request to another thread and back takes about as long as this.
 constexpr Nanos kInstantRow = 40'000;
@@ -90,12 +95,15 @@ ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executabl
       executable_(std::move(executable)) {
   resolve_signature(options);
   prove(options);
+  const bool light = batched_row_time_ < kLightRow;
+  const int instances = options.plan_instances && light ? 1 : options.instances;
   batcher_ = std::make_unique<Batcher>(
       BatchPolicy{.max_rows = signature_.batched ? signature_.max_batch_size : 1,
                   .max_delay = options.max_queue_delay,
-                  .combine = combines_},
+                  .combine = combines_,
+                  .shares = instances + (batched_row_time_ < kQuickRow ? 1 : 0)},
       options.queue_capacity, options.idle_spin, clock_);
-  start(options);
+  start(options, instances);
 }
 
 ModelVersion::~ModelVersion() { close(); }
@@ -126,7 +134,6 @@ void ModelVersion::prove(const LoadOptions& options) {
   try {
     const RunResult first = run_together(*executable_, {samples_.front()}, stream);
     output_form_ = first.form;
-    row_time_ = shortest_run(*executable_, samples_.front(), stream, clock_);
     if (!signature_.outputs_known) {
       for (const std::string& name : first.names) {
         signature_.outputs.push_back({.name = name});
@@ -147,12 +154,17 @@ void ModelVersion::prove(const LoadOptions& options) {
   } else if (!note.empty()) {
     notes_.push_back(std::move(note));
   }
+  prove_batching(options, stream);
+  time_rows(stream);
+}
+
+void ModelVersion::prove_batching(const LoadOptions& options, DeviceStream& stream) {
   if (signature_.max_batch_size <= 1) {
     batching_note_ =
         signature_.batched ? "max_batch_size is 1" : "the model takes no batch dimension";
     return;
   }
-  const BatchingProof proof = prove_batching(*executable_, signature_, samples_, stream);
+  const BatchingProof proof = pyserve::prove_batching(*executable_, signature_, samples_, stream);
   combines_ = proof.proven;
   if (!proof.proven) {
     if (options.insist_on_batching) {
@@ -163,7 +175,17 @@ void ModelVersion::prove(const LoadOptions& options) {
   }
 }
 
-void ModelVersion::start(const LoadOptions& options) {
+void ModelVersion::time_rows(DeviceStream& stream) {
+  row_time_ = shortest_run(*executable_, {samples_.front()}, stream, clock_);
+  if (row_time_ > kSlowRow) {
+    return;
+  }
+  const std::int64_t rows = combines_ ? std::min(signature_.max_batch_size, kTimedRows) : 1;
+  const std::vector<Values> batch(static_cast<std::size_t>(rows), samples_.front());
+  batched_row_time_ = shortest_run(*executable_, batch, stream, clock_) / rows;
+}
+
+void ModelVersion::start(const LoadOptions& options, int instances) {
   context_ = std::make_unique<InstanceContext>(InstanceContext{
       .label = label_,
       .thread_name = "ps-" + options.name,
@@ -177,21 +199,28 @@ void ModelVersion::start(const LoadOptions& options) {
                                : std::vector<std::vector<Values>>{},
       .clock = clock_});
   try {
-    const bool light = options.plan_instances && row_time_ < kLightRow;
-    for (int i = 0; i < (light ? 1 : options.instances); ++i) {
+    for (int i = 0; i < instances; ++i) {
       instances_.push_back(std::make_unique<Instance>(*context_));
     }
   } catch (...) {
     batcher_->stop();  // the instances that did start must end before they are joined
     throw;
   }
+  std::vector<RunTime> times;
   for (const auto& instance : instances_) {
-    if (const std::string failure = instance->wait_warm(); !failure.empty()) {
-      notes_.push_back("a warm-up run failed: " + failure);
+    const WarmUp warm = instance->wait_warm();
+    if (!warm.failure.empty()) {
+      notes_.push_back("a warm-up run failed: " + warm.failure);
+    }
+    times.resize(std::max(times.size(), warm.times.size()));
+    for (std::size_t i = 0; i < warm.times.size(); ++i) {
+      times[i].rows = warm.times[i].rows;
+      times[i].shortest = std::min(times[i].shortest, warm.times[i].shortest);
     }
   }
+  batcher_->set_paying_rows(paying_rows(times, batcher_->max_rows()));
   // A queue delay asks for company, which a request that runs at once cannot have.
-  if (row_time_ < kInstantRow && options.max_queue_delay == 0 && options.warmup &&
+  if (row_time_ < kInstantRow && options.max_queue_delay.value_or(0) == 0 && options.warmup &&
       parse_device(options.device).is_cpu()) {
     caller_ = std::make_unique<Runner>(*context_);
   }

@@ -67,7 +67,9 @@ class ModelVersion {
  private:
   void resolve_signature(const LoadOptions& options);
   void prove(const LoadOptions& options);
-  void start(const LoadOptions& options);
+  void prove_batching(const LoadOptions& options, DeviceStream& stream);
+  void time_rows(DeviceStream& stream);
+  void start(const LoadOptions& options, int instances);
 
   const Clock& clock_;
   const std::string label_;
@@ -78,7 +80,8 @@ class ModelVersion {
   std::vector<std::string> notes_;
   OutputForm output_form_ = OutputForm::kSingle;
   std::vector<Values> samples_;
-  Nanos row_time_ = kNever;  // one run of one row; kNever: not measured
+  Nanos row_time_ = kNever;          // one run of one row; kNever: not measured
+  Nanos batched_row_time_ = kNever;  // one row's part of a run of some more
 
   std::array<std::atomic<std::int64_t>, kAllCodes.size()> refused_{};  // relaxed counters
   std::unique_ptr<Executable> executable_;

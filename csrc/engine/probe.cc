@@ -65,13 +65,13 @@ RunResult run_together(const Executable& executable, const std::vector<Values>& 
   return result;
 }
 
-Nanos shortest_run(const Executable& executable, const Values& row, DeviceStream& stream,
-                   const Clock& clock) {
+Nanos shortest_run(const Executable& executable, const std::vector<Values>& rows,
+                   DeviceStream& stream, const Clock& clock) {
   constexpr int kRuns = 8;
   Nanos shortest = kNever;
   for (int run = 0; run < kRuns; ++run) {
     const Nanos start = clock.now();
-    run_together(executable, {row}, stream);
+    run_together(executable, rows, stream);
     shortest = std::min(shortest, clock.now() - start);
   }
   return shortest;

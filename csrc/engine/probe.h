@@ -17,9 +17,9 @@ namespace pyserve {
 RunResult run_together(const Executable& executable, const std::vector<Values>& rows,
                        DeviceStream& stream);
 
-// The shortest of a few runs of one request, once it is warm.
-Nanos shortest_run(const Executable& executable, const Values& row, DeviceStream& stream,
-                   const Clock& clock);
+// The shortest of a few runs of `rows` as one batch, once it is warm.
+Nanos shortest_run(const Executable& executable, const std::vector<Values>& rows,
+                   DeviceStream& stream, const Clock& clock);
 
 // Where two runs of the same rows differ by more than rounding (relative to the output's largest
 // magnitude: 1e-4 for FP32, 5e-2 for BF16, nothing for integers), the first such output's index;

@@ -1,5 +1,6 @@
 #include "engine/runner.h"
 
+#include <algorithm>
 #include <chrono>
 #include <new>
 #include <utility>
@@ -11,6 +12,11 @@ namespace pyserve {
 namespace {
 
 constexpr Nanos kWarmupBudget = 20'000'000'000;
+// The interpreter profiles the first run and optimises on the second.
+constexpr int kWarmupRuns = 3;
+// Light batches are run some more, for a shortest time that means something.
+constexpr int kTimedRuns = 32;
+constexpr Nanos kTimedNs = 3'000'000;
 
 std::int64_t epoch_ms() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(
@@ -22,22 +28,30 @@ std::int64_t epoch_ms() {
 
 Runner::Runner(const InstanceContext& context) : context_(context), stream_(context.device) {}
 
-std::string Runner::warm_up() {
+WarmUp Runner::warm_up() {
+  WarmUp result;
   const Nanos start = context_.clock.now();
   for (const std::vector<Values>& rows : context_.warmup) {
-    // Three times: the interpreter profiles the first run and optimises on the second.
-    for (int run = 0; run < 3; ++run) {
+    RunTime time{.rows = static_cast<std::int64_t>(rows.size())};
+    const Nanos first = context_.clock.now();
+    Nanos now = first;
+    for (int run = 0; run < kWarmupRuns || (run < kTimedRuns && now - first < kTimedNs); ++run) {
+      const Nanos before = now;
       try {
         run_together(context_.executable, rows, stream_);
       } catch (const std::exception& error) {
-        return failure_text(error);
+        result.failure = failure_text(error);
+        return result;
       }
-      if (context_.clock.now() - start > kWarmupBudget) {
-        return {};
+      now = context_.clock.now();
+      time.shortest = std::min(time.shortest, now - before);
+      if (now - start > kWarmupBudget) {
+        return result;
       }
     }
+    result.times.push_back(time);
   }
-  return {};
+  return result;
 }
 
 void Runner::drop(std::span<const RequestPtr> requests) {

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "batching/batcher.h"
+#include "batching/policy.h"
 #include "batching/request.h"
 #include "engine/stats.h"
 #include "runtime/device.h"
@@ -29,17 +30,23 @@ struct InstanceContext {
   Batcher& batcher;
   c10::Device device;
   int threads;
-  bool rows_checked;                        // outputs must have one row per input row
-  std::vector<std::vector<Values>> warmup;  // batches to run before the first request
+  bool rows_checked;  // outputs must have one row per input row
+  // Batches to run before the first request, each of requests of one row.
+  std::vector<std::vector<Values>> warmup;
   const Clock& clock;
+};
+
+struct WarmUp {
+  std::string failure;         // why a run failed; "" if none did
+  std::vector<RunTime> times;  // of the batches that were run, in order
 };
 
 class Runner {
  public:
   explicit Runner(const InstanceContext& context);
 
-  // Runs each of the batches once, on the current stream; "" or why one failed.
-  std::string warm_up();
+  // Runs each of the batches a few times, on the current stream.
+  WarmUp warm_up();
 
   // Settles requests that were cancelled or expired before they could run.
   void drop(std::span<const RequestPtr> requests);

@@ -79,7 +79,7 @@ class InstanceTest : public ::testing::Test {
   Running& start(FakeModel::Body body = plus_one, Setup setup = Setup()) {
     model_ = std::make_unique<FakeModel>(std::move(body));
     running_ = std::make_unique<Running>(*model_, clock_, std::move(setup));
-    EXPECT_EQ(running_->instance().wait_warm(), "");
+    EXPECT_EQ(running_->instance().wait_warm().failure, "");
     return *running_;
   }
 
@@ -468,7 +468,7 @@ TEST_F(InstanceTest, AFailedWarmUpIsToldAndDoesNotStopIt) {
   model_ = std::make_unique<FakeModel>(plus_one);
   running_ =
       std::make_unique<Running>(*model_, clock_, Setup{.warmup = {{{filled({1, 2}, kPoison)}}}});
-  EXPECT_EQ(running_->instance().wait_warm(), "cannot swallow 666");
+  EXPECT_EQ(running_->instance().wait_warm().failure, "cannot swallow 666");
   const RequestPtr request = running_->submit(rows_of(1));
   ASSERT_TRUE(delivered(*request));
   expect_answer(*request, 2, 1);
