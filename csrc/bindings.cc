@@ -18,7 +18,9 @@
 #include "base/json_numbers.h"
 #include "engine/model_version.h"
 #include "python/convert.h"
+#include "python/express.h"
 #include "python/native_call.h"
+#include "python/requests.h"
 #include "tensor/collate.h"
 
 namespace pyserve::python {
@@ -28,10 +30,6 @@ namespace {
 constexpr Nanos kCallerSpin = 50'000;
 // A sleeping caller looks for Ctrl-C this often.
 constexpr Nanos kSignalCheck = 50'000'000;
-
-// Set in a forked child, where the instance threads do not exist.  Relaxed: the child is born
-// with one thread, which sets it.
-std::atomic<bool> forked{false};
 
 Dtype dtype_named(std::string_view name) {
   const std::optional<Dtype> dtype = parse_dtype(name);
@@ -88,134 +86,6 @@ py::bytes format_numbers(std::string_view datatype, const py::buffer& data) {
   return out;
 }
 
-// Lets go of what came from Python, while we hold the GIL.
-void release_inputs(Request& request) {
-  request.inputs.clear();
-  request.attachment.reset();
-}
-
-// The outputs of a request that has come back, or its failure as an exception.
-py::object take_outputs(Request& request) {
-  if (!request.status.ok()) {
-    const Status status = request.status;
-    release_inputs(request);
-    raise(status);
-  }
-  py::object outputs = outputs_of(request);
-  release_inputs(request);
-  return outputs;
-}
-
-// The version's last reference goes where the GIL is held, and its close must not hold it.
-void close_version(ModelVersion& version) {
-  if (forked.load(std::memory_order_relaxed)) {
-    return;  // its threads are the parent's
-  }
-  {
-    const py::gil_scoped_release release;
-    version.close();
-  }
-  version.orphans().drain([](const RequestPtr& request) { release_inputs(*request); });
-}
-
-void dispose(ModelVersion* version) {
-  const std::unique_ptr<ModelVersion> owned(forked.load(std::memory_order_relaxed) ? nullptr
-                                                                                   : version);
-  if (owned != nullptr) {
-    close_version(*owned);
-  }
-}
-
-using VersionPtr = std::shared_ptr<ModelVersion>;
-
-void refuse_after_fork() {
-  if (forked.load(std::memory_order_relaxed)) {
-    raise(
-        unavailable("this process was forked after the model was loaded: load it again here, or "
-                    "start processes with the spawn method"));
-  }
-}
-
-// Completions on their way to one event loop.
-class PyCompletionQueue {
- public:
-  ~PyCompletionQueue() {
-    queue_->drain([](const RequestPtr& request) { release_inputs(*request); });
-  }
-
-  int fileno() const { return queue_->event_fd(); }
-  const std::shared_ptr<RequestQueue>& queue() const { return queue_; }
-
-  // [(token, None, outputs) or (token, code name, message), ...], oldest first.
-  py::list drain() const {
-    py::list finished;
-    queue_->drain([&](const RequestPtr& request) {
-      try {
-        finished.append(settle(*request));
-      } catch (const UnknownOutput& error) {
-        const py::object token = token_of(*request);
-        finished.append(py::make_tuple(token, code_name(Code::kInvalidInput), error.what()));
-      } catch (const std::exception& error) {
-        // Nothing may be lost: the waiter gets what went wrong instead.
-        const py::object token = token_of(*request);
-        finished.append(py::make_tuple(token, code_name(Code::kModelFailed), error.what()));
-      }
-      release_inputs(*request);
-    });
-    return finished;
-  }
-
- private:
-  static const py::object& token_of(const Request& request) {
-    return static_cast<const PyAttachment&>(*request.attachment).token;
-  }
-
-  static py::tuple settle(const Request& request) {
-    const py::object& token = token_of(request);
-    if (!request.status.ok()) {
-      return py::make_tuple(token, code_name(request.status.code), request.status.message);
-    }
-    return py::make_tuple(token, py::none(), outputs_of(request));
-  }
-
-  std::shared_ptr<RequestQueue> queue_ = std::make_shared<RequestQueue>();
-};
-
-// A submitted request, to be cancelled or expired.
-struct PyRequest {
-  RequestPtr request;
-  VersionPtr version;
-
-  bool cancel() const { return version->cancel(*request); }
-  bool expire() const { return version->expire(*request); }
-};
-
-std::unique_ptr<PyAttachment> attach(const VersionPtr& version, bool wire, py::object token,
-                                     py::object wanted) {
-  auto attachment = std::make_unique<PyAttachment>();
-  attachment->version = version;
-  attachment->wire = wire;
-  attachment->token = std::move(token);
-  attachment->wanted = std::move(wanted);
-  return attachment;
-}
-
-// Admits and queues `request`, whose inputs, attachment and deadline are set.
-void submit_checked(ModelVersion& version, const RequestPtr& request) {
-  request->key = batch_key(request->inputs);
-  if (const Status status = version.submit(request); !status.ok()) {
-    raise(status);
-  }
-}
-
-// 0 in Python stands for no deadline.
-Nanos deadline(Nanos deadline_ns) { return deadline_ns > 0 ? deadline_ns : kNever; }
-
-[[noreturn]] void refuse(ModelVersion& version, const Status& status) {
-  version.count_refused(status.code);
-  raise(status);
-}
-
 // Completed, where `here` allows it and the model is light and idle; else a Request that completes
 // through the queue.
 py::object submit_wire(const VersionPtr& version, const PyCompletionQueue& queue,
@@ -226,7 +96,9 @@ py::object submit_wire(const VersionPtr& version, const PyCompletionQueue& queue
     refuse(*version, status);
   }
   auto request = std::make_shared<Request>();
-  auto attachment = attach(version, /*wire=*/true, std::move(token), std::move(wanted));
+  auto attachment = std::make_unique<PyAttachment>(version, std::move(token));
+  attachment->wire = true;
+  attachment->wanted = std::move(wanted);
   const std::vector<WireTensor> tensors = wire_tensors(inputs, *attachment);
   if (const Status status =
           borrow_inputs(version->signature(), tensors, request->inputs, request->rows);
@@ -240,7 +112,7 @@ py::object submit_wire(const VersionPtr& version, const PyCompletionQueue& queue
   request->queue = queue.queue();
   request->deadline = deadline(deadline_ns);
   if (here && version->run_here(request)) {
-    return take_outputs(*request);
+    return take_answer(*request);
   }
   submit_checked(*version, request);
   return py::cast(PyRequest{std::move(request), version});
@@ -251,7 +123,7 @@ RequestPtr tensor_request(const VersionPtr& version, const py::tuple& args, cons
   refuse_after_fork();
   auto request = std::make_shared<Request>();
   request->inputs = python_inputs(version->signature(), args, kwargs);
-  request->attachment = attach(version, /*wire=*/false, std::move(token), py::none());
+  request->attachment = std::make_unique<PyAttachment>(version, std::move(token));
   if (const Status status = check_inputs(version->signature(), request->inputs, request->rows);
       !status.ok()) {
     refuse(*version, status);
@@ -309,7 +181,7 @@ py::object call(const VersionPtr& version, const py::tuple& args, const py::dict
   request->deadline = deadline(deadline_ns);
   submit_checked(*version, request);
   wait_delivered(*version, request);
-  return take_outputs(*request);
+  return take_answer(*request);
 }
 
 TensorSpec spec_from(const py::handle& item) {
@@ -375,7 +247,7 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
     }
   }
   const py::gil_scoped_release release;
-  return {new ModelVersion(options), &dispose};
+  return own_version(std::make_unique<ModelVersion>(options));
 }
 
 void define_module(py::module_& m) {
@@ -391,7 +263,7 @@ void define_module(py::module_& m) {
   m.attr("ROW_BOUNDS") = py::tuple(py::cast(kRowBounds));
   m.def("available_cpus", &available_cpus);
   m.def("mark_forked", [] {
-    forked.store(true, std::memory_order_relaxed);
+    mark_forked();
     forget_native_calls();
   });
   m.def("end_native_calls", &end_native_calls);
@@ -413,6 +285,7 @@ void define_module(py::module_& m) {
   py::class_<PyRequest>(m, "Request")
       .def("cancel", &PyRequest::cancel)
       .def("expire", &PyRequest::expire);
+  define_express(m);
   py::class_<ModelVersion, VersionPtr>(m, "ModelVersion")
       .def(py::init(&load), py::kw_only(), py::arg("name"), py::arg("version"), py::arg("path"),
            py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),

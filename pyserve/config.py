@@ -242,6 +242,7 @@ class ServerConfig(Group, frozen=True, kw_only=True):
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     request_log: bool = False
+    express: bool = True
     drain_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 64 << 20
     management_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None

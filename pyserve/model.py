@@ -129,6 +129,20 @@ class Model:
             request.cancel()
             raise
 
+    def submit_http(
+        self, lane: "_C.HttpLane", head: "_C.RequestHead", body: "_C.RequestBody | None", token: Any
+    ) -> "bytes | _C.Request | None":
+        """Submit a request as it came over HTTP; on the event loop.
+
+        The answer's bytes if it is answered at once; a request whose answer, bytes or a failure,
+        goes to `token` like to a future; or None, if the plain lane must see to it.
+        """
+        if self._timeout_ns:
+            return None  # deadlines need a timer
+        reader = self._reader_here()
+        here = reader.lone_arrival()
+        return lane.submit(self._version, reader.queue, head, body, token, here)
+
     def stats(self) -> VersionStats:
         """Return what this version has done since it was loaded."""
         raw = self._version.stats()

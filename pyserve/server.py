@@ -80,9 +80,9 @@ class _Server:
 
     async def run(self) -> int:
         self._catch_signals()
-        app = build_app(self._service, self._config, version=self._version)
+        app, lane = build_app(self._service, self._config, version=self._version)
         requests = request_log()
-        http = HttpServer(app if requests is None else logged(app, requests))
+        http = HttpServer(app if requests is None else logged(app, requests), lane)
         runner = web.ServerRunner(http)
         await runner.setup()
         site = await self._bind(runner)
@@ -93,6 +93,8 @@ class _Server:
             deadline = time.monotonic() + self._config.drain_timeout_s
             self._service.start_draining()
             app.start_draining()
+            if lane is not None:
+                lane.start_draining()
             await site.stop()
             clean = await _within(app.drained(), deadline - time.monotonic())
             # Whoever is still waiting for a model is answered by its closing.

@@ -13,6 +13,7 @@ from pyserve.metrics import LiveStats
 from pyserve.registry import ModelIndexEntry, Registry
 
 if TYPE_CHECKING:
+    from pyserve.live import LiveVersion
     from pyserve.model import Model
 
 _logger = logging.getLogger(__name__)
@@ -35,8 +36,12 @@ class Service:
                     request.inputs, deadline_ns=request.deadline_ns, outputs=names
                 )
             except ModelFailed as error:
-                raise ModelFailed(_blame(model, request.id, error)) from None
+                raise blame(model.name, model.version, request.id, error) from None
             return InferResponse(model.name, model.version, request.id, outputs, timing)
+
+    def lease(self, name: str, version: str | None) -> LiveVersion:
+        """Take a lease on the version that a request names, for who runs the request itself."""
+        return self._registry.lease(name, version)
 
     def look(self, name: str, version: str | None = None) -> Model:
         """Return a live version (a number, a label, None for the highest), to read what it says."""
@@ -103,7 +108,7 @@ class Service:
         return f"no model is loaded; failed: {', '.join(failed)}" if failed else "starting"
 
 
-def _blame(model: Model, request_id: str, error: ModelFailed) -> str:
+def blame(model: str, version: str, request_id: str, error: ModelFailed) -> ModelFailed:
     """Name what failed, so that a line in a client's log can be traced to one request."""
     request = f' request "{request_id}"' if request_id else ""
-    return f'model "{model.name}" version {model.version}{request}: {error}'
+    return ModelFailed(f'model "{model}" version {version}{request}: {error}')

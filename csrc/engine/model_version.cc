@@ -90,6 +90,8 @@ ModelVersion::ModelVersion(const LoadOptions& options, const Clock& clock)
 ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executable> executable,
                            const Clock& clock)
     : clock_(clock),
+      name_(options.name),
+      number_(options.version),
       label_("model \"" + options.name + "\" version " + options.version),
       device_text_(parse_device(options.device).str()),
       executable_(std::move(executable)) {

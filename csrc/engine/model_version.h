@@ -33,6 +33,8 @@ class ModelVersion {
   ModelVersion& operator=(const ModelVersion&) = delete;
   ~ModelVersion();
 
+  const std::string& name() const noexcept { return name_; }
+  const std::string& number() const noexcept { return number_; }
   const Signature& signature() const noexcept { return signature_; }
   const std::string& device() const noexcept { return device_text_; }
   bool combines() const noexcept { return combines_; }
@@ -72,6 +74,8 @@ class ModelVersion {
   void start(const LoadOptions& options, int instances);
 
   const Clock& clock_;
+  const std::string name_;
+  const std::string number_;
   const std::string label_;
   std::string device_text_;
   Signature signature_;

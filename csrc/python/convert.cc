@@ -128,10 +128,6 @@ py::object shape_tuple(const Value& value) {
   return shape;
 }
 
-std::string_view name_of(const Signature& signature, const Request& request, std::size_t index) {
-  return signature.outputs_known ? signature.outputs[index].name : request.names[index];
-}
-
 std::string_view datatype_of(const Value& value) {
   return dtype_name(value.is_strings() ? Dtype::kBytes
                                        : dtype_of(value.tensor.scalar_type()).value());
@@ -159,8 +155,8 @@ const Value& output_called(const Signature& signature, const Request& request,
   }
   const auto index = (signature.outputs.empty() ? named : signature).output_index(name);
   if (!index.has_value() || *index >= request.outputs.size()) {
-    throw UnknownOutput("output \"" + std::string(name) + "\" is unknown, expected " +
-                        names_text(named.outputs));
+    throw NoAnswer("output \"" + std::string(name) + "\" is unknown, expected " +
+                   names_text(named.outputs));
   }
   return request.outputs[*index];
 }
@@ -169,7 +165,8 @@ py::object completed(const Signature& signature, const Request& request, const p
   py::list outputs;
   if (wanted.is_none()) {
     for (std::size_t i = 0; i < request.outputs.size(); ++i) {
-      outputs.append(output_tensor(py::str(name_of(signature, request, i)), request.outputs[i]));
+      outputs.append(
+          output_tensor(py::str(output_name(signature, request, i)), request.outputs[i]));
     }
   } else {
     // In the order and by the names of the request: a client that says OUTPUT__0 looks for that.
@@ -191,7 +188,7 @@ py::object python_outputs(const Signature& signature, OutputForm form, const Req
   if (form == OutputForm::kDict) {
     py::dict dict;
     for (std::size_t i = 0; i < request.outputs.size(); ++i) {
-      dict[py::str(name_of(signature, request, i))] = python_output(request.outputs[i]);
+      dict[py::str(output_name(signature, request, i))] = python_output(request.outputs[i]);
     }
     return dict;
   }
@@ -210,6 +207,9 @@ py::dict histogram_dict(const Histogram::Snapshot& snapshot) {
 }
 
 }  // namespace
+
+PyAttachment::PyAttachment(std::shared_ptr<ModelVersion> of, py::object waiter)
+    : version(std::move(of)), token(std::move(waiter)) {}
 
 PyAttachment::~PyAttachment() {
   for (Py_buffer& buffer : buffers) {
@@ -276,7 +276,7 @@ Values python_inputs(const Signature& signature, const py::tuple& args, const py
 }
 
 Values owned_inputs(const Signature& signature, const py::sequence& tensors) {
-  PyAttachment attachment;
+  PyAttachment attachment(nullptr, py::none());
   Values inputs;
   std::int64_t rows = 0;
   const Status status = borrow_inputs(signature, wire_tensors(tensors, attachment), inputs, rows);
@@ -305,11 +305,14 @@ Status check_wanted(const Signature& signature, const py::object& wanted) {
   return {};
 }
 
-py::object outputs_of(const Request& request) {
-  const auto& attachment = static_cast<const PyAttachment&>(*request.attachment);
-  const ModelVersion& version = *attachment.version;
-  return attachment.wire ? completed(version.signature(), request, attachment.wanted)
-                         : python_outputs(version.signature(), version.output_form(), request);
+py::object PyAttachment::answer(const Request& request) const {
+  return wire ? completed(version->signature(), request, wanted)
+              : python_outputs(version->signature(), version->output_form(), request);
+}
+
+std::string_view output_name(const Signature& signature, const Request& request,
+                             std::size_t index) {
+  return signature.outputs_known ? signature.outputs[index].name : request.names[index];
 }
 
 py::dict stats_dict(const VersionStats& stats) {

@@ -21,16 +21,27 @@ namespace py = pybind11;
 
 // What a Python submitter gets back with its request: the buffers that inputs point into, the
 // object it waits on, the outputs it asked for and their form.  Dies under the GIL.
-class PyAttachment final : public Attachment {
+class PyAttachment : public Attachment {
  public:
-  PyAttachment() = default;
+  PyAttachment(std::shared_ptr<ModelVersion> of, py::object waiter);
   ~PyAttachment() override;
 
+  // A finished request's outputs: messages.Completed for the wire, else what model(x) returns, a
+  // tensor, a tuple or a dict of tensors.  Throws NoAnswer.
+  virtual py::object answer(const Request& request) const;
+
   std::vector<Py_buffer> buffers;
-  py::object token;
-  py::object wanted;  // a tuple of output names, or None
-  bool wire = false;  // outputs as messages.Completed, else as model(x) returns them
   std::shared_ptr<ModelVersion> version;
+  py::object token;
+  py::object wanted = py::none();  // a tuple of output names, or None
+  bool wire = false;
+};
+
+// An answer that cannot be given as it was asked for: an output that the model turned out not to
+// have, or a number that JSON does not know.
+class NoAnswer : public std::invalid_argument {
+ public:
+  using std::invalid_argument::invalid_argument;
 };
 
 // What a memoryview of a large output keeps alive.
@@ -52,18 +63,11 @@ Values python_inputs(const Signature& signature, const py::tuple& args, const py
 Values owned_inputs(const Signature& signature, const py::sequence& tensors);
 
 // Fails with InvalidInput when a wanted output (a name; None stands for all) is not among those
-// that the signature knows.  Where it knows none, outputs_of() finds out.
+// that the signature knows.  Where it knows none, the answer finds out.
 Status check_wanted(const Signature& signature, const py::object& wanted);
 
-// A wanted output that the model turned out not to have.
-class UnknownOutput : public std::invalid_argument {
- public:
-  using std::invalid_argument::invalid_argument;
-};
-
-// A finished request's outputs: messages.Completed for the wire, else what model(x) returns, a
-// tensor, a tuple or a dict of tensors.  Throws UnknownOutput.
-py::object outputs_of(const Request& request);
+// The name of output `index`: the signature's, or the model's where that has none.
+std::string_view output_name(const Signature& signature, const Request& request, std::size_t index);
 
 py::dict stats_dict(const VersionStats& stats);
 

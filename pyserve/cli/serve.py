@@ -69,6 +69,11 @@ import click
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="What is worth a line. [default: info]",
 )
+@click.option(
+    "--express/--no-express",
+    default=None,
+    help="Whether plain inference requests take the express lane past aiohttp. [default: express]",
+)
 @click.option("--request-log", is_flag=True, default=None, help="Log a line for every request.")
 def command(
     model_file: tuple[str, ...],

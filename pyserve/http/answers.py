@@ -14,6 +14,7 @@ from aiohttp import web
 
 JSON = b"Content-Type: application/json\r\n"
 OCTETS = b"Content-Type: application/octet-stream\r\n"
+CLOSE = b"Connection: close\r\n"
 TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 
 # Where joining head and body would copy more than a second write costs.
@@ -44,19 +45,13 @@ class Answer(web.StreamResponse):
         if self._keep_alive is None:
             self._keep_alive = request.keep_alive
         if not self._keep_alive:
-            connection = b"Connection: close\r\n"
+            connection = CLOSE
         elif request.version.minor == 0:
             connection = b"Connection: keep-alive\r\n"
         else:
             connection = b""
+        head = self.head(connection)
         body = self.body
-        head = b"%sContent-Length: %d\r\n%s%s%s\r\n" % (
-            _STATUS_LINES[self._status],
-            len(body),
-            self.fields,
-            connection,
-            _date_line(),
-        )
         self._eof_sent = True
         self._body_length = len(body)
         if request.method == "HEAD":
@@ -66,6 +61,16 @@ class Answer(web.StreamResponse):
         else:
             await request.writer.write(head)
             await request.writer.write(body)
+
+    def head(self, connection: bytes) -> bytes:
+        """Return status line and headers; `connection` is the Connection header, or nothing."""
+        return b"%sContent-Length: %d\r\n%s%s%s\r\n" % (
+            _STATUS_LINES[self._status],
+            len(self.body),
+            self.fields,
+            connection,
+            _date_line(),
+        )
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing is left to send."""

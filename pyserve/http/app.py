@@ -31,13 +31,13 @@ class App:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; only the client's going away raises (CancelledError)."""
-        self._in_flight += 1
+        self.begin()
         route = self._unmatched
         try:
             route, params = self._router.resolve(request.method, request.rel_url.raw_path)
             answer = await route.handler(request, params)
         except PyserveError as error:
-            answer = _refusal(error)
+            answer = refusal(error)
         except NoRoute as no_route:
             answer = _no_route(request, no_route)
         except asyncio.CancelledError:
@@ -47,13 +47,21 @@ class App:
             _logger.exception("%s %s failed", request.method, request.rel_url.raw_path)
             answer = error_answer(500, INTERNAL)
         finally:
-            self._in_flight -= 1
-            if self._draining and not self._in_flight:
-                self._idle.set()
+            self.end()
         route.responses[answer.status] += 1
         if self._draining:
             answer.force_close()
         return answer
+
+    def begin(self) -> None:
+        """Count a request that is being answered; `end` must follow."""
+        self._in_flight += 1
+
+    def end(self) -> None:
+        """The request has its answer, or nobody waits for it any more."""
+        self._in_flight -= 1
+        if self._draining and not self._in_flight:
+            self._idle.set()
 
     def start_draining(self) -> None:
         """From now on close each connection with its next answer."""
@@ -79,7 +87,8 @@ async def _no_handler(request: web.BaseRequest, params: object) -> Answer:
     raise NoRoute(())
 
 
-def _refusal(error: PyserveError) -> Answer:
+def refusal(error: PyserveError) -> Answer:
+    """Return the answer that says what `error` says, with the headers that belong to it."""
     fields = b""
     if isinstance(error, QueueFull):
         fields = b"Retry-After: %d\r\n" % math.ceil(error.retry_after_s)

@@ -1,28 +1,240 @@
-"""aiohttp's connection handler with our own words for requests that are no HTTP.
+"""aiohttp's connection handler, an express lane before it, and our own words for what is no HTTP.
 
-aiohttp answers a broken request line or header with a page of its own; a client of this server
-parses `{"error": ...}`, so it gets that.
+Every request begins where the one before ended, and both lanes must agree where that is.  So this
+reads the heads of all requests that arrive: a plain inference request is taken here, byte for byte,
+and every other goes to aiohttp, byte for byte.  A head that only aiohttp can make sense of hands it
+the rest of the connection.  Answers keep their order: while a request is under way in one lane,
+nothing is begun in the other.
 """
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from pyserve.errors import cut
-from pyserve.http.answers import error_answer
+from pyserve._native import core
+from pyserve.errors import PyserveError, cut
+from pyserve.http.answers import CLOSE, Answer, error_answer
 from pyserve.http.app import INTERNAL
+from pyserve.http.express import ExpressLane, Target
 from pyserve.http.request_log import Handler
+
+if TYPE_CHECKING:
+    from pyserve import _C
+    from pyserve.live import LiveVersion
+
+# Bytes of later requests that wait behind one; a client that sends more is not read for a while.
+_MAX_WAITING_BYTES = 256 * 1024
 
 _logger = logging.getLogger(__name__)
 
 
 class Connection(RequestHandler):
-    """One client's connection."""
+    """One client's connection.
 
-    __slots__ = ()
+    To the completion reader it is the future of the request that is under way in the express lane.
+    """
+
+    __slots__ = (
+        "_body",
+        "_head",
+        "_lane",
+        "_live",
+        "_plain_left",
+        "_request",
+        "_target",
+        "_waiting",
+        "_waiting_bytes",
+    )
+
+    def __init__(self, manager: web.Server, lane: ExpressLane | None, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._lane = lane  # None: everything is aiohttp's
+        self._plain_left = 0  # bytes that aiohttp's request still lacks
+        self._body: _C.RequestBody | None = None  # of `_head`, on its way
+        # The request under way in the express lane.
+        self._head: _C.RequestHead | None = None
+        self._request: _C.Request | None = None
+        self._target: Target | None = None
+        self._live: LiveVersion | None = None
+        self._waiting: list[bytes] = []  # what came behind it
+        self._waiting_bytes = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has arrived."""
+        if self._lane is None:
+            super().data_received(data)
+        elif self._request is not None:
+            self._wait(data)
+        else:
+            self._take(self._lane, data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Cancel the request under way: nobody waits for its answer."""
+        self._waiting.clear()
+        self._body = None
+        if self._request is not None and self._target is not None:
+            self._request.cancel()
+            self._target.route.responses[499] += 1
+        super().connection_lost(exc)
+
+    # --- the future of a request in the express lane ----------------------------------------
+
+    def done(self) -> bool:
+        """Whether the request has been settled already: never, there is one answer to each."""
+        return False
+
+    def set_result(self, answer: bytes) -> None:
+        """Send the answer that the core has written."""
+        target = self._release()
+        if self.transport is not None:
+            target.route.responses[200] += 1
+            self._send(answer)
+            self._go_on()
+
+    def set_exception(self, error: BaseException) -> None:
+        """Send what the plain lane would answer to `error`."""
+        assert self._lane is not None and self._live is not None and self._head is not None
+        model = self._live.model
+        answer = self._lane.answer(error, model.name, model.version, self._head.id)
+        target = self._release()
+        if self.transport is not None:
+            self._refuse(target, answer)
+            self._go_on()
+
+    # --- under the hood ---------------------------------------------------------------------
+
+    def _take(self, lane: ExpressLane, data: bytes) -> None:
+        """Hand each request in `data` to its lane, until one is under way in the express lane."""
+        offset = 0
+        while offset < len(data) and not (self._force_close or self._close):
+            if self._plain_left:
+                offset += self._feed(data, offset, self._plain_left)
+                continue
+            if self._body is not None:
+                offset += self._body.append(data, offset)
+                if self._body.missing:
+                    return
+                head, body, self._body = self._head, self._body, None
+                assert head is not None
+            else:
+                head, body = core().parse_head(data, offset), None
+                if head is None or head.close:
+                    self._lane = None
+                    super().data_received(data[offset:])
+                    return
+                total = head.head_bytes + head.body_bytes
+                if not self._may_take(lane, head):
+                    self._plain_left = total
+                    continue
+                if total > len(data) - offset:
+                    self._head, self._body = head, core().RequestBody(head.body_bytes)
+                    offset += head.head_bytes
+                    continue
+                offset += total
+            if not self._submit(lane, head, body):
+                self._plain_left = head.head_bytes + head.body_bytes
+                if body is None:
+                    offset -= self._plain_left
+                else:
+                    super().data_received(head.text)
+                    super().data_received(body.content())
+                    self._plain_left = 0
+            elif self._request is not None:
+                if offset < len(data):
+                    self._wait(data[offset:])
+                return
+
+    def _feed(self, data: bytes, offset: int, most: int) -> int:
+        """Give aiohttp what is its own of `data`; returns how much that was."""
+        piece = data[offset : offset + most]  # `data` itself where it is all
+        self._plain_left -= len(piece)
+        super().data_received(piece)
+        return len(piece)
+
+    def _may_take(self, lane: ExpressLane, head: "_C.RequestHead") -> bool:
+        """Whether nothing is under way at aiohttp and `head` is one for the express lane."""
+        waiter = self._waiter
+        return (
+            head.ordinary
+            and head.body_bytes <= lane.max_body_bytes
+            and waiter is not None
+            and not waiter.done()
+            and not self._messages
+            and not self._paused
+            and not lane.draining
+        )
+
+    def _submit(
+        self, lane: ExpressLane, head: "_C.RequestHead", body: "_C.RequestBody | None"
+    ) -> bool:
+        """Begin a request, and end it if it is answered at once; False: the plain lane's."""
+        target = lane.find(head.target)
+        if target is None:
+            return False
+        try:
+            lane.service.refuse_while_draining()
+            live = lane.service.lease(target.model, target.version)
+        except PyserveError:
+            return False
+        lane.app.begin()
+        self._head, self._target, self._live = head, target, live
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        try:
+            request = live.model.submit_http(lane.core, head, body, self)
+        except Exception as error:
+            self.set_exception(error)
+            return True
+        if request is None:
+            self._release()
+            return False
+        if isinstance(request, bytes):
+            self._release()
+            target.route.responses[200] += 1
+            self._send(request)
+        else:
+            self._request = request
+        return True
+
+    def _release(self) -> Target:
+        """Let go of the request that was under way."""
+        target, live, lane = self._target, self._live, self._lane
+        assert target is not None and live is not None and lane is not None
+        self._head = self._request = self._target = self._live = None
+        live.release()
+        lane.app.end()
+        return target
+
+    def _refuse(self, target: Target, answer: Answer) -> None:
+        assert self._lane is not None
+        target.route.responses[answer.status] += 1
+        self._send(answer.head(CLOSE if self._lane.draining else b"") + answer.body)
+
+    def _send(self, answer: bytes) -> None:
+        assert self._lane is not None and self.transport is not None
+        self.transport.write(answer)
+        if self._lane.draining:
+            self.transport.close()
+
+    def _wait(self, data: bytes) -> None:
+        """Keep what came behind the request under way."""
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > _MAX_WAITING_BYTES and self.transport is not None:
+            self.transport.pause_reading()
+
+    def _go_on(self) -> None:
+        """Take what has waited."""
+        if not self._waiting or self._lane is None or self.transport is None:
+            return
+        waiting = b"".join(self._waiting)
+        self._waiting.clear()
+        if self._waiting_bytes > _MAX_WAITING_BYTES:
+            self.transport.resume_reading()
+        self._waiting_bytes = 0
+        self._take(self._lane, waiting)
 
     def handle_error(
         self,
@@ -47,11 +259,12 @@ class Connection(RequestHandler):
 
 
 class HttpServer(web.Server):
-    """Makes a `Connection` for every client and hands its requests to one handler."""
+    """Makes a `Connection` for every client; what is not for `lane` goes to one handler."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, lane: ExpressLane | None = None) -> None:
         # Bodies are inflated in bodies.py, under our limit and off the event loop.
         super().__init__(handler, handler_cancellation=True)
+        self._lane = lane
         self._options: dict[str, Any] = {
             "access_log": None,
             "auto_decompress": False,
@@ -61,4 +274,4 @@ class HttpServer(web.Server):
 
     def __call__(self) -> RequestHandler:
         """Return the protocol for a new connection."""
-        return Connection(self, loop=asyncio.get_running_loop(), **self._options)
+        return Connection(self, self._lane, loop=asyncio.get_running_loop(), **self._options)

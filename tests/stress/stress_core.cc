@@ -17,6 +17,7 @@
 #include <array>
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -77,11 +78,17 @@ bool is_all(const Value& value, std::int64_t rows, std::int64_t width, float exp
 // y = x + 1, by hand: what it reads and writes is seen by a sanitizer.
 class Increment final : public Executable {
  public:
+  // A run takes at least `run_time`: long ones are worth regrouping for.
+  explicit Increment(Nanos run_time) : run_time_(run_time) {}
+
   const std::vector<TensorSpec>& arguments() const override { return arguments_; }
   void set_outputs(const std::vector<TensorSpec>&) override {}
   std::unique_ptr<Executable> optimized() const override { return nullptr; }
 
   RunResult run(const Values& inputs) const override {
+    if (run_time_ > 0) {
+      std::this_thread::sleep_for(std::chrono::nanoseconds(run_time_));
+    }
     const at::Tensor& x = inputs.front().tensor;
     const auto* const in = x.const_data_ptr<float>();
     const std::int64_t width = x.size(1);
@@ -105,6 +112,7 @@ class Increment final : public Executable {
   }
 
  private:
+  const Nanos run_time_;
   const std::vector<TensorSpec> arguments_{{.name = "x"}};
 };
 
@@ -133,8 +141,9 @@ class Round {
  public:
   Round(std::uint64_t seed, Complaints& complaints) : seed_(seed), complaints_(complaints) {
     Random random = this->random(0);
-    version_ = std::make_unique<ModelVersion>(options(random), std::make_unique<Increment>(),
-                                              steady_clock());
+    const Nanos run_time = std::array{0, 0, 0, 500'000}[random() % 4];
+    version_ = std::make_unique<ModelVersion>(
+        options(random), std::make_unique<Increment>(run_time), steady_clock());
     ending_ = static_cast<int>(random() % 3);
     close_after_ = static_cast<std::int64_t>(random() % (kClients * kRequestsPerClient));
   }
@@ -187,7 +196,8 @@ LoadOptions Round::options(Random& random) {
   options.outputs = {{TensorSpec{.name = "y", .dtype = Dtype::kFp32, .shape = {{-1}}}}};
   options.batched = true;
   options.max_batch_size = std::array{1, 2, 8, 32}[random() % 4];
-  options.max_queue_delay = std::array{0, 0, 20'000, 1'000'000}[random() % 4];
+  options.max_queue_delay = std::array<std::optional<Nanos>, 5>{std::nullopt, std::nullopt, 0,
+                                                                20'000, 1'000'000}[random() % 5];
   options.queue_capacity = std::array{4, 32, 256}[random() % 3];
   options.instances = static_cast<int>(1 + random() % 3);
   options.idle_spin = std::array{0, 5'000, 50'000}[random() % 3];

@@ -1,10 +1,13 @@
 #include <gtest/gtest.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -308,6 +311,252 @@ TEST_F(BatcherTest, WhatOneInstanceLeavesBehindWakesAnother) {
   }
 }
 
+// ---- regrouping --------------------------------------------------------------------
+
+// After a run of so long, an instance waits for a crowd to come back for an hour of real time, as
+// the waiter sleeps by it: only an arrival ends that within a test.
+constexpr Nanos kLongRun = kRunsPerRegrouping * kHour;
+// After this one it looks at the clock every millisecond.
+constexpr Nanos kMillisecond = 1'000'000;
+constexpr Nanos kShortRun = kRunsPerRegrouping * kMillisecond;
+
+// An instance that takes a batch on a thread of its own.
+class Taker {
+ public:
+  Taker(Batcher& batcher, Batch& batch)
+      : batcher_(batcher), thread_([this, &batch] {
+          id_.store(gettid(), std::memory_order_relaxed);
+          EXPECT_TRUE(batcher_.next_batch(batch));
+        }) {}
+  Taker(const Taker&) = delete;
+  Taker& operator=(const Taker&) = delete;
+  ~Taker() { batcher_.stop_accepting(); }  // so that a test that fails ends
+
+  // With requests there and the turn free, it sleeps for nothing but company.
+  [[nodiscard]] bool waits() const {
+    return eventually([this] {
+      const pid_t id = id_.load(std::memory_order_relaxed);
+      return id != 0 && asleep(id);
+    });
+  }
+  void join() { thread_.join(); }
+
+ private:
+  Batcher& batcher_;
+  std::atomic<pid_t> id_{0};
+  std::jthread thread_;  // last: joined before the rest goes
+};
+
+class RegroupingTest : public BatcherTest {
+ protected:
+  static Requests crowd_of(std::size_t count) {
+    Requests requests(count);
+    std::ranges::generate(requests, [] { return wide(1); });
+    return requests;
+  }
+
+  // `count` requests come, run together for `run_time` and are answered: their callers are about
+  // to come back, and so is the instance.
+  void answer_crowd(Batcher& batcher, std::size_t count, Nanos run_time) {
+    submit_all(batcher, crowd_of(count));
+    ASSERT_EQ(next(batcher).size(), count);
+    clock_.advance(run_time);
+    finish(batcher);
+  }
+};
+
+TEST_F(RegroupingTest, ACrowdIsSplitIntoItsShares) {
+  const auto batcher = this->batcher({.max_rows = 32, .shares = 2});
+  const Requests crowd = crowd_of(8);
+  submit_all(*batcher, crowd);
+  Batch other;
+  EXPECT_EQ(next(*batcher), Requests(crowd.begin(), crowd.begin() + 4));
+  ASSERT_TRUE(batcher->next_batch(other));
+  EXPECT_EQ(other.requests, Requests(crowd.begin() + 4, crowd.end()));
+}
+
+TEST_F(RegroupingTest, SharesAreRoundedUpSoThatNobodyIsLeftOver) {
+  const auto batcher = this->batcher({.max_rows = 32, .shares = 2});
+  submit_all(*batcher, crowd_of(7));
+  EXPECT_EQ(next(*batcher).size(), 4U);
+  EXPECT_EQ(next(*batcher).size(), 3U);
+}
+
+TEST_F(RegroupingTest, AnExplicitDelayKnowsNoShares) {
+  for (const Nanos delay : {Nanos{0}, kHour}) {
+    const auto batcher = this->batcher({.max_rows = 8, .max_delay = delay, .shares = 2});
+    submit_all(*batcher, crowd_of(8));
+    EXPECT_EQ(next(*batcher).size(), 8U);
+  }
+}
+
+TEST_F(RegroupingTest, ACrowdThatComesBackIsWaitedFor) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 4, kLongRun);
+  const Requests crowd = crowd_of(4);
+  ASSERT_TRUE(batcher->submit(crowd[0]).ok());
+  Taker taker(*batcher, batch_);
+  ASSERT_TRUE(taker.waits());
+  for (std::size_t i = 1; i < crowd.size(); ++i) {
+    ASSERT_TRUE(batcher->submit(crowd[i]).ok());
+  }
+  taker.join();
+  EXPECT_EQ(batch_.requests, crowd);
+  EXPECT_EQ(batch_.formed, 1000 + kLongRun);  // at once: the clock has not moved since
+}
+
+TEST_F(RegroupingTest, ABatchShipsWhenItsShareOfTheCrowdIsThere) {
+  const auto batcher = this->batcher({.max_rows = 32, .shares = 2});
+  submit_all(*batcher, crowd_of(8));
+  EXPECT_EQ(next(*batcher).size(), 4U);
+  Batch other;
+  ASSERT_TRUE(batcher->next_batch(other));
+  clock_.advance(kLongRun);
+  finish(*batcher);  // the other half still runs
+  const Requests half = crowd_of(4);
+  submit_all(*batcher, {half[0], half[1]});
+  Taker taker(*batcher, batch_);
+  ASSERT_TRUE(taker.waits());
+  submit_all(*batcher, {half[2], half[3]});
+  taker.join();
+  EXPECT_EQ(batch_.requests, half);
+}
+
+TEST_F(RegroupingTest, ABatchShipsAtTheEndOfItsPatience) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 4, kShortRun);
+  clock_.advance(5);  // an instance that is late has not waited yet
+  const Requests few = crowd_of(3);
+  submit_all(*batcher, few);
+  Taker taker(*batcher, batch_);
+  ASSERT_TRUE(taker.waits());
+  clock_.advance(kMillisecond);
+  taker.join();
+  EXPECT_EQ(batch_.requests, few);
+  EXPECT_EQ(batch_.formed, 1000 + kShortRun + 5 + kMillisecond);
+}
+
+TEST_F(RegroupingTest, WhoIsCancelledMeanwhileIsNoCompany) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 4, kLongRun);
+  const Requests crowd = crowd_of(5);
+  submit_all(*batcher, {crowd[0], crowd[1]});
+  Taker taker(*batcher, batch_);
+  ASSERT_TRUE(taker.waits());
+  EXPECT_TRUE(batcher->cancel(*crowd[0]));
+  submit_all(*batcher, {crowd[2], crowd[3], crowd[4]});
+  taker.join();
+  EXPECT_EQ(batch_.requests, Requests(crowd.begin() + 1, crowd.end()));
+  EXPECT_EQ(batch_.dropped, Requests{crowd[0]});
+}
+
+TEST_F(RegroupingTest, NobodyWaitsWhileRequestsOfAnotherShapeDo) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 4, kLongRun);
+  const Requests requests{wide(1), wide(2), wide(1)};
+  submit_all(*batcher, requests);
+  EXPECT_EQ(next(*batcher), (Requests{requests[0], requests[2]}));
+  EXPECT_EQ(next(*batcher), Requests{requests[1]});
+}
+
+TEST_F(RegroupingTest, ArrivalsOfAnotherShapeEndTheWaitToo) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 3, kLongRun);
+  const Requests requests{wide(1), wide(2), wide(2)};
+  ASSERT_TRUE(batcher->submit(requests[0]).ok());
+  Taker taker(*batcher, batch_);
+  ASSERT_TRUE(taker.waits());
+  submit_all(*batcher, {requests[1], requests[2]});
+  taker.join();
+  EXPECT_EQ(batch_.requests, Requests{requests[0]});
+  EXPECT_EQ(next(*batcher), (Requests{requests[1], requests[2]}));
+}
+
+TEST_F(RegroupingTest, ALoneCallerIsNeverWaitedWith) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  for (int i = 0; i < 3; ++i) {
+    answer_crowd(*batcher, 1, kLongRun);
+  }
+}
+
+TEST_F(RegroupingTest, ALoneCallerAfterACrowdIsSoonAnsweredAtOnce) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 20, 0);
+  for (std::int64_t crowd = 20; crowd > 1; crowd = next_crowd(crowd, 1)) {
+    answer_crowd(*batcher, 1, 0);  // runs of no time, so that nobody waits yet
+  }
+  answer_crowd(*batcher, 1, kLongRun);
+  ASSERT_TRUE(batcher->submit(wide(1)).ok());
+  EXPECT_EQ(next(*batcher).size(), 1U);
+  EXPECT_EQ(batch_.formed, batch_.requests[0]->arrival);
+}
+
+TEST_F(RegroupingTest, ADelayOfNothingWaitsForNoCrowd) {
+  const auto batcher = this->batcher({.max_rows = 32, .max_delay = 0});
+  answer_crowd(*batcher, 4, kLongRun);
+  ASSERT_TRUE(batcher->submit(wide(1)).ok());
+  EXPECT_EQ(next(*batcher).size(), 1U);
+}
+
+TEST_F(RegroupingTest, NoBatchIsLargerThanWhatPays) {
+  const auto batcher = this->batcher({.max_rows = 8});
+  batcher->set_paying_rows(2);
+  submit_all(*batcher, crowd_of(5));
+  EXPECT_EQ(next(*batcher).size(), 2U);
+  clock_.advance(kLongRun);
+  finish(*batcher);
+  EXPECT_EQ(next(*batcher).size(), 2U);  // full, whatever the crowd
+  finish(*batcher);
+  EXPECT_EQ(next(*batcher).size(), 1U);
+}
+
+TEST_F(RegroupingTest, AnExplicitDelayFillsBatchesBeyondWhatPays) {
+  for (const Nanos delay : {Nanos{0}, kHour}) {
+    const auto batcher = this->batcher({.max_rows = 8, .max_delay = delay});
+    batcher->set_paying_rows(2);
+    submit_all(*batcher, crowd_of(8));
+    EXPECT_EQ(next(*batcher).size(), 8U);
+  }
+}
+
+TEST_F(RegroupingTest, ARequestOfMoreRowsThanPayGoesAlone) {
+  const auto batcher = this->batcher({.max_rows = 8});
+  batcher->set_paying_rows(2);
+  const Requests requests{wide(1, 5), wide(1)};
+  submit_all(*batcher, requests);
+  EXPECT_EQ(next(*batcher), Requests{requests[0]});
+  EXPECT_EQ(next(*batcher), Requests{requests[1]});
+}
+
+TEST_F(RegroupingTest, ADrainEndsTheWaitForTheCrowd) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 4, kLongRun);
+  const RequestPtr request = wide(1);
+  ASSERT_TRUE(batcher->submit(request).ok());
+  Taker taker(*batcher, batch_);
+  ASSERT_TRUE(taker.waits());
+  batcher->stop_accepting();
+  taker.join();
+  EXPECT_EQ(batch_.requests, Requests{request});
+  finish(*batcher);
+  EXPECT_TRUE(batcher->wait_idle(kNever));
+}
+
+TEST_F(RegroupingTest, AbortEndsTheWaitAndCancelsWhoWaited) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 4, kLongRun);
+  const RequestPtr request = wide(1);
+  ASSERT_TRUE(batcher->submit(request).ok());
+  Taker taker(*batcher, batch_);
+  ASSERT_TRUE(taker.waits());
+  batcher->abort();
+  taker.join();
+  EXPECT_TRUE(batch_.requests.empty());
+  EXPECT_EQ(batch_.dropped, Requests{request});
+}
+
+// ---- many at once ------------------------------------------------------------------
+
 // More requests of other shapes than the window holds: none starves, none is lost.
 TEST_F(BatcherTest, AWindowFullOfOtherShapesShipsWithoutDelay) {
   const auto batcher = this->batcher({.max_rows = 2, .max_delay = kHour}, /*capacity=*/400);
@@ -421,11 +670,14 @@ TEST_F(BatcherTest, AgreesWithAList) {
   }
 }
 
-TEST_F(BatcherTest, EveryRequestComesBackOnceFromSeveralInstances) {
+class BatcherRaceTest : public ::testing::TestWithParam<std::optional<Nanos>> {};
+
+TEST_P(BatcherRaceTest, EveryRequestComesBackOnceFromSeveralInstances) {
   constexpr std::size_t kSubmitters = 2;
   constexpr std::size_t kInstances = 2;
   constexpr int kEach = 2000;
-  Batcher batcher({.max_rows = 4}, 16, /*idle_spin_ns=*/0, steady_clock());
+  Batcher batcher({.max_rows = 4, .max_delay = GetParam(), .shares = kInstances}, 16,
+                  /*idle_spin_ns=*/0, steady_clock());
   const auto queue = std::make_shared<RequestQueue>();
   std::atomic<int> run{0};
   {
@@ -458,6 +710,9 @@ TEST_F(BatcherTest, EveryRequestComesBackOnceFromSeveralInstances) {
   EXPECT_LE(run.load(), static_cast<int>(kSubmitters * kEach));
   EXPECT_EQ(batcher.admission().queued(), 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(RegroupingNotWaitingAndWaiting, BatcherRaceTest,
+                         ::testing::Values(std::nullopt, 0, 20'000));
 
 }  // namespace
 }  // namespace pyserve

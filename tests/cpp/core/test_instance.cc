@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -124,6 +125,14 @@ class InstanceTest : public ::testing::Test {
     return [wrong = std::move(wrong)](const Values& inputs) {
       const std::vector<float> numbers = floats_of(inputs[0]);
       return std::ranges::find(numbers, 13.0F) != numbers.end() ? wrong(inputs) : plus_one(inputs);
+    };
+  }
+
+  // plus_one, whose runs take so long: one after the other, and all others as the last.
+  FakeModel::Body taking(std::vector<Nanos> times) {
+    return [this, times = std::move(times), run = std::size_t{0}](const Values& inputs) mutable {
+      clock_.advance(times[std::min(run++, times.size() - 1)]);
+      return plus_one(inputs);
     };
   }
 
@@ -460,8 +469,50 @@ TEST_F(InstanceTest, CountsWhatItDid) {
 
 TEST_F(InstanceTest, EveryBatchSizeIsWarmedThreeTimes) {
   const Values row{filled({1, 2}, 0)};
-  start(plus_one, Setup{.warmup = {{row}, {row, row, row}}});
+  start(taking({2'000'000}), Setup{.warmup = {{row}, {row, row, row}}});
   EXPECT_EQ(model_->batches(), (std::vector<std::int64_t>{1, 1, 1, 3, 3, 3}));
+}
+
+TEST_F(InstanceTest, LightBatchesAreWarmedSomeMoreForTheirTime) {
+  const Values row{filled({1, 2}, 0)};
+  start(plus_one, Setup{.warmup = {{row}, {row, row}}});  // the clock stands still
+  const std::vector<std::int64_t> batches = model_->batches();
+  EXPECT_EQ(std::ranges::count(batches, 1), 32);
+  EXPECT_EQ(std::ranges::count(batches, 2), 32);
+}
+
+TEST_F(InstanceTest, AWarmUpTellsTheShortestRunOfEveryBatchSize) {
+  const Values row{filled({1, 2}, 0)};
+  model_ = std::make_unique<FakeModel>(
+      taking({9'000'000, 2'000'000, 5'000'000, 8'000'000, 7'000'000, 3'000'000}));
+  running_ = std::make_unique<Running>(*model_, clock_, Setup{.warmup = {{row}, {row, row, row}}});
+  const WarmUp warm = running_->instance().wait_warm();
+  EXPECT_EQ(warm.failure, "");
+  ASSERT_EQ(warm.times.size(), 2U);
+  EXPECT_EQ(warm.times[0].rows, 1);
+  EXPECT_EQ(warm.times[0].shortest, 2'000'000);
+  EXPECT_EQ(warm.times[1].rows, 3);
+  EXPECT_EQ(warm.times[1].shortest, 3'000'000);
+}
+
+TEST_F(InstanceTest, WithoutAWarmUpNothingIsTimed) {
+  model_ = std::make_unique<FakeModel>(plus_one);
+  running_ = std::make_unique<Running>(*model_, clock_, Setup());
+  EXPECT_TRUE(running_->instance().wait_warm().times.empty());
+}
+
+TEST_F(InstanceTest, AWarmUpThatFailsTellsTheTimesSoFar) {
+  const Values row{filled({1, 2}, 0)};
+  const Values poisoned{filled({1, 2}, kPoison)};
+  model_ = std::make_unique<FakeModel>(taking({4'000'000}));
+  running_ = std::make_unique<Running>(*model_, clock_,
+                                       Setup{.warmup = {{row}, {row, poisoned}, {row, row, row}}});
+  const WarmUp warm = running_->instance().wait_warm();
+  EXPECT_EQ(warm.failure, "cannot swallow 666");
+  ASSERT_EQ(warm.times.size(), 1U);
+  EXPECT_EQ(warm.times[0].rows, 1);
+  EXPECT_EQ(warm.times[0].shortest, 4'000'000);
+  EXPECT_EQ(model_->batches(), (std::vector<std::int64_t>{1, 1, 1, 2}));
 }
 
 TEST_F(InstanceTest, AFailedWarmUpIsToldAndDoesNotStopIt) {
@@ -476,12 +527,11 @@ TEST_F(InstanceTest, AFailedWarmUpIsToldAndDoesNotStopIt) {
 
 TEST_F(InstanceTest, EndlessWarmUpIsCutShort) {
   const Values row{filled({1, 2}, 0)};
-  start(
-      [this](const Values& inputs) {
-        clock_.advance(15'000'000'000);
-        return plus_one(inputs);
-      },
-      Setup{.warmup = {{row}, {row, row}}});
+  model_ = std::make_unique<FakeModel>(taking({15'000'000'000}));
+  running_ = std::make_unique<Running>(*model_, clock_, Setup{.warmup = {{row}, {row, row}}});
+  const WarmUp warm = running_->instance().wait_warm();
+  EXPECT_EQ(warm.failure, "");
+  EXPECT_TRUE(warm.times.empty());
   EXPECT_EQ(model_->batches(), (std::vector<std::int64_t>{1, 1}));
 }
 

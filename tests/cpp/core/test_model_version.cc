@@ -61,6 +61,15 @@ class ModelVersionTest : public ::testing::Test {
     return "";
   }
 
+  // plus_one, whose run of so many rows takes time_of(rows).
+  template <class TimeOf>
+  FakeModel::Body taking(TimeOf time_of) {
+    return [this, time_of](const Values& inputs) {
+      clock_.advance(time_of(inputs.front().rows()));
+      return plus_one(inputs);
+    };
+  }
+
   RequestPtr submit(RequestPtr request) {
     EXPECT_TRUE(version_->submit(request).ok());
     return request;
@@ -71,6 +80,18 @@ class ModelVersionTest : public ::testing::Test {
     const RequestPtr request = submit(rows_of(0));
     EXPECT_TRUE(model_->wait_held());
     return request;
+  }
+  // The rows of each batch when four callers wait for the run of a fifth to end.
+  std::vector<std::int64_t> batches_of_five() {
+    std::vector<RequestPtr> requests{submit_held()};
+    for (int i = 0; i < 4; ++i) {
+      requests.push_back(submit(rows_of(1)));
+    }
+    model_->open();
+    for (const RequestPtr& request : requests) {
+      EXPECT_TRUE(delivered(*request));
+    }
+    return model_->batches();
   }
   static void expect_answer(Request& request, float value) {
     ASSERT_TRUE(delivered(request));
@@ -215,6 +236,7 @@ TEST_F(ModelVersionTest, AnOptimisedFormThatDiffersIsNotedAndNotUsed) {
 }
 
 TEST_F(ModelVersionTest, EveryInstanceIsWarmedOnTheBatchesThatItWillForm) {
+  use(taking([](std::int64_t) { return Nanos{3'000'000}; }));  // too slow to be run some more
   options_.warmup = true;
   options_.instances = 2;
   options_.max_batch_size = 5;
@@ -256,13 +278,70 @@ TEST_F(ModelVersionTest, ALightModelIsPlannedOneInstance) {
   options_.instances = 3;
   options_.plan_instances = true;
   EXPECT_EQ(start().instances(), 1);  // a run takes no time at all
-  use([this](const Values& inputs) {
-    clock_.advance(1'000'000);
-    return plus_one(inputs);
-  });
+  use(taking([](std::int64_t) { return Nanos{1'000'000}; }));
   EXPECT_EQ(start().instances(), 3);
   options_.plan_instances = false;
   EXPECT_EQ(start().instances(), 3);
+}
+
+TEST_F(ModelVersionTest, WhetherAModelIsLightIsToldByItsRowsInABatch) {
+  options_.instances = 3;
+  options_.plan_instances = true;
+  use(taking([](std::int64_t) { return Nanos{70'000}; }));
+  EXPECT_EQ(start().instances(), 1);  // a batch of 8
+  use(taking([](std::int64_t rows) { return rows * 70'000; }));
+  EXPECT_EQ(start().instances(), 3);
+}
+
+TEST_F(ModelVersionTest, AModelWithASlowRowIsNotTimedInABatch) {
+  for (const Nanos run : {Nanos{1'000'000}, Nanos{3'000'000}}) {
+    use(taking([run](std::int64_t) { return run; }));
+    version_ = std::make_unique<ModelVersion>(options_, model_->executable(), clock_);
+    const std::vector<std::int64_t> batches = model_->batches();
+    EXPECT_EQ(std::ranges::count(batches, 8) > 0, run == 1'000'000);
+  }
+}
+
+// ---- what was timed decides how batches are formed ---------------------------------
+
+TEST_F(ModelVersionTest, CallersOfAQuickModelAreSplitSoThatSomeAreRunWhileOthersComeBack) {
+  start();  // the clock stands still, so it is quick
+  EXPECT_EQ(batches_of_five(), (std::vector<std::int64_t>{1, 2, 2}));
+}
+
+TEST_F(ModelVersionTest, CallersOfASlowerModelAreRunTogether) {
+  use(taking([](std::int64_t) { return Nanos{1'000'000}; }));
+  start();
+  EXPECT_EQ(batches_of_five(), (std::vector<std::int64_t>{1, 4}));
+}
+
+TEST_F(ModelVersionTest, WithAnExplicitDelayCallersAreRunTogether) {
+  options_.max_queue_delay = 0;
+  start();
+  EXPECT_EQ(batches_of_five(), (std::vector<std::int64_t>{1, 4}));
+}
+
+TEST_F(ModelVersionTest, NoBatchIsLargerThanThoseThatPaidInTheWarmUp) {
+  // 1, 2, 2 and 2 rows a millisecond
+  use(taking([](std::int64_t rows) { return std::max<Nanos>(rows * 500'000, 1'000'000); }));
+  options_.warmup = true;
+  start();
+  EXPECT_EQ(batches_of_five(), (std::vector<std::int64_t>{1, 2, 2}));
+  options_.max_queue_delay = 0;  // the user's word counts for more
+  start();
+  EXPECT_EQ(batches_of_five(), (std::vector<std::int64_t>{1, 4}));
+}
+
+TEST_F(ModelVersionTest, AModelThatCannotRunTheLargestBatchIsServedUpToIt) {
+  use([](const Values& inputs) {
+    if (inputs[0].rows() == 8) {  // beyond what the proof runs
+      throw std::runtime_error("too many");
+    }
+    return plus_one(inputs);
+  });
+  start();
+  EXPECT_TRUE(version_->combines());
+  expect_answer(*submit(rows_of(1, 7)), 2);
 }
 
 TEST_F(ModelVersionTest, ADrainRefusesTheNewAndFinishesTheOld) {
@@ -394,6 +473,16 @@ TEST_F(ModelVersionTest, ALightModelRunsOnItsSubmittersThread) {
   EXPECT_EQ(floats_of(request->outputs[0]).front(), 2);
   EXPECT_EQ(version_->stats().rows, 1);
   EXPECT_EQ(version_->in_flight(), 0);
+}
+
+TEST_F(ModelVersionTest, OnlyAQueueDelayKeepsRequestsOffTheirSubmittersThreads) {
+  options_.warmup = true;
+  options_.max_queue_delay = 0;
+  start();
+  EXPECT_TRUE(version_->run_here(rows_of(1)));
+  options_.max_queue_delay = 1;
+  start();
+  EXPECT_FALSE(version_->run_here(rows_of(1)));
 }
 
 TEST_F(ModelVersionTest, ARequestInFlightKeepsOthersOffTheirSubmittersThreads) {

@@ -1,0 +1,120 @@
+#include "python/requests.h"
+
+#include <atomic>
+#include <utility>
+
+#include "python/convert.h"
+#include "tensor/collate.h"
+
+namespace pyserve::python {
+namespace {
+
+// Relaxed: a forked child is born with one thread, which sets it.
+std::atomic<bool> forked{false};
+
+void dispose(ModelVersion* version) {
+  const std::unique_ptr<ModelVersion> owned(forked.load(std::memory_order_relaxed) ? nullptr
+                                                                                   : version);
+  if (owned != nullptr) {
+    close_version(*owned);
+  }
+}
+
+const PyAttachment& attachment_of(const Request& request) {
+  return static_cast<const PyAttachment&>(*request.attachment);
+}
+
+py::tuple failure(const Request& request, Code code, const std::string& message) {
+  return py::make_tuple(attachment_of(request).token, code_name(code), message);
+}
+
+py::tuple settle(const Request& request) {
+  if (!request.status.ok()) {
+    return failure(request, request.status.code, request.status.message);
+  }
+  try {
+    const PyAttachment& attachment = attachment_of(request);
+    return py::make_tuple(attachment.token, py::none(), attachment.answer(request));
+  } catch (const NoAnswer& error) {
+    return failure(request, Code::kInvalidInput, error.what());
+  } catch (const std::exception& error) {
+    // Nothing may be lost: the waiter gets what went wrong instead.
+    return failure(request, Code::kModelFailed, error.what());
+  }
+}
+
+}  // namespace
+
+void mark_forked() { forked.store(true, std::memory_order_relaxed); }
+
+void refuse_after_fork() {
+  if (forked.load(std::memory_order_relaxed)) {
+    raise(
+        unavailable("this process was forked after the model was loaded: load it again here, or "
+                    "start processes with the spawn method"));
+  }
+}
+
+void release_inputs(Request& request) {
+  request.inputs.clear();
+  request.attachment.reset();
+}
+
+py::object take_answer(Request& request) {
+  if (request.status.ok()) {
+    try {
+      py::object answer = attachment_of(request).answer(request);
+      release_inputs(request);
+      return answer;
+    } catch (const NoAnswer& error) {
+      request.status = invalid_input(error.what());
+    }
+  }
+  const Status status = request.status;
+  release_inputs(request);
+  raise(status);
+}
+
+void close_version(ModelVersion& version) {
+  if (forked.load(std::memory_order_relaxed)) {
+    return;  // its threads are the parent's
+  }
+  {
+    const py::gil_scoped_release release;
+    version.close();
+  }
+  version.orphans().drain([](const RequestPtr& request) { release_inputs(*request); });
+}
+
+VersionPtr own_version(std::unique_ptr<ModelVersion> version) {
+  return {version.release(), &dispose};
+}
+
+void submit_checked(ModelVersion& version, const RequestPtr& request) {
+  request->key = batch_key(request->inputs);
+  if (const Status status = version.submit(request); !status.ok()) {
+    raise(status);
+  }
+}
+
+void refuse(ModelVersion& version, const Status& status) {
+  version.count_refused(status.code);
+  raise(status);
+}
+
+Nanos deadline(Nanos deadline_ns) { return deadline_ns > 0 ? deadline_ns : kNever; }
+
+PyCompletionQueue::~PyCompletionQueue() {
+  queue_->drain([](const RequestPtr& request) { release_inputs(*request); });
+}
+
+py::list PyCompletionQueue::drain() const {
+  py::list finished;
+  queue_->drain([&](const RequestPtr& request) {
+    finished.append(settle(*request));
+    release_inputs(*request);
+  });
+  return finished;
+}
+
+}  // namespace pyserve::python

@@ -1,0 +1,71 @@
+// requests.h - requests between Python and the core: submitted, completed, taken back.
+//
+// Everything here needs the GIL.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "batching/request.h"
+#include "engine/model_version.h"
+
+namespace pyserve::python {
+
+namespace py = pybind11;
+
+using VersionPtr = std::shared_ptr<ModelVersion>;
+
+// A forked child has none of the instance threads: from then on everything is refused.
+void mark_forked();
+void refuse_after_fork();
+
+// Lets go of what came from Python.
+void release_inputs(Request& request);
+
+// The answer of a request that has come back, or its failure as an exception.
+py::object take_answer(Request& request);
+
+// Ends a version without holding the GIL; the last reference must go where it is held.
+void close_version(ModelVersion& version);
+VersionPtr own_version(std::unique_ptr<ModelVersion> version);
+
+// Admits and queues `request`, whose inputs, attachment and deadline are set; raises if refused.
+void submit_checked(ModelVersion& version, const RequestPtr& request);
+
+// Raises `status` and counts it as this version's refusal.
+[[noreturn]] void refuse(ModelVersion& version, const Status& status);
+
+// 0 in Python stands for no deadline.
+Nanos deadline(Nanos deadline_ns);
+
+// Completions on their way to one event loop.
+class PyCompletionQueue {
+ public:
+  PyCompletionQueue() = default;
+  ~PyCompletionQueue();
+  PyCompletionQueue(const PyCompletionQueue&) = delete;
+  PyCompletionQueue& operator=(const PyCompletionQueue&) = delete;
+
+  int fileno() const { return queue_->event_fd(); }
+  const std::shared_ptr<RequestQueue>& queue() const { return queue_; }
+
+  // [(token, None, answer) or (token, code name, message), ...], oldest first.
+  py::list drain() const;
+
+ private:
+  std::shared_ptr<RequestQueue> queue_ = std::make_shared<RequestQueue>();
+};
+
+// A submitted request, to be cancelled or expired.
+struct PyRequest {
+  RequestPtr request;
+  VersionPtr version;
+
+  bool cancel() const { return version->cancel(*request); }
+  bool expire() const { return version->expire(*request); }
+};
+
+}  // namespace pyserve::python
