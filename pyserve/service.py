@@ -24,7 +24,7 @@ class Service:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._draining = False
+        self.draining = False  # nothing new is admitted any more
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Run `request` on the version it names; all that it may raise is in `pyserve.errors`."""
@@ -87,16 +87,16 @@ class Service:
 
     def start_draining(self) -> None:
         """From now on nothing new is admitted, and the service is not ready."""
-        self._draining = True
+        self.draining = True
 
     def refuse_while_draining(self) -> None:
         """Raise `Unavailable` for a request that came too late to be run."""
-        if self._draining:
+        if self.draining:
             raise Unavailable("the server is shutting down: send the request to another one")
 
     def why_not_ready(self) -> str:
         """Return why this server should get no requests now; empty when it should."""
-        if self._draining:
+        if self.draining:
             return "the server is shutting down"
         if self._registry.ready():
             return ""

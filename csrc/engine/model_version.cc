@@ -178,13 +178,17 @@ void ModelVersion::prove_batching(const LoadOptions& options, DeviceStream& stre
 }
 
 void ModelVersion::time_rows(DeviceStream& stream) {
-  row_time_ = shortest_run(*executable_, {samples_.front()}, stream, clock_);
-  if (row_time_ > kSlowRow) {
-    return;
+  try {
+    row_time_ = shortest_run(*executable_, {samples_.front()}, stream, clock_);
+    if (row_time_ > kSlowRow) {
+      return;
+    }
+    const std::int64_t rows = combines_ ? std::min(signature_.max_batch_size, kTimedRows) : 1;
+    const std::vector<Values> batch(static_cast<std::size_t>(rows), samples_.front());
+    batched_row_time_ = shortest_run(*executable_, batch, stream, clock_) / rows;
+  } catch (const std::exception&) {
+    // Not measured; the warm-up tells of a batch that fails.
   }
-  const std::int64_t rows = combines_ ? std::min(signature_.max_batch_size, kTimedRows) : 1;
-  const std::vector<Values> batch(static_cast<std::size_t>(rows), samples_.front());
-  batched_row_time_ = shortest_run(*executable_, batch, stream, clock_) / rows;
 }
 
 void ModelVersion::start(const LoadOptions& options, int instances) {

@@ -74,10 +74,15 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Cancel the request under way: nobody waits for its answer."""
         self._waiting.clear()
-        self._body = None
-        if self._request is not None and self._target is not None:
+        target = self._target
+        if self._body is not None and self._head is not None and self._lane is not None:
+            self._body = None
+            self._lane.app.end()
+            target = self._lane.find(self._head.target)
+        elif self._request is not None:
             self._request.cancel()
-            self._target.route.responses[499] += 1
+        if target is not None:
+            target.route.responses[499] += 1
         super().connection_lost(exc)
 
     # --- the future of a request in the express lane ----------------------------------------
@@ -129,12 +134,14 @@ class Connection(RequestHandler):
                 if not self._may_take(lane, head):
                     self._plain_left = total
                     continue
+                lane.app.begin()
                 if total > len(data) - offset:
                     self._head, self._body = head, core().RequestBody(head.body_bytes)
                     offset += head.head_bytes
                     continue
                 offset += total
             if not self._submit(lane, head, body):
+                lane.app.end()
                 self._plain_left = head.head_bytes + head.body_bytes
                 if body is None:
                     offset -= self._plain_left
@@ -164,7 +171,7 @@ class Connection(RequestHandler):
             and not waiter.done()
             and not self._messages
             and not self._paused
-            and not lane.draining
+            and not lane.service.draining
         )
 
     def _submit(
@@ -175,11 +182,9 @@ class Connection(RequestHandler):
         if target is None:
             return False
         try:
-            lane.service.refuse_while_draining()
             live = lane.service.lease(target.model, target.version)
         except PyserveError:
             return False
-        lane.app.begin()
         self._head, self._target, self._live = head, target, live
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         try:
@@ -188,7 +193,7 @@ class Connection(RequestHandler):
             self.set_exception(error)
             return True
         if request is None:
-            self._release()
+            self._let_go()
             return False
         if isinstance(request, bytes):
             self._release()
@@ -198,13 +203,19 @@ class Connection(RequestHandler):
             self._request = request
         return True
 
-    def _release(self) -> Target:
-        """Let go of the request that was under way."""
-        target, live, lane = self._target, self._live, self._lane
-        assert target is not None and live is not None and lane is not None
+    def _let_go(self) -> Target:
+        """Give back the lease of the request that was under way."""
+        target, live = self._target, self._live
+        assert target is not None and live is not None
         self._head = self._request = self._target = self._live = None
         live.release()
-        lane.app.end()
+        return target
+
+    def _release(self) -> Target:
+        """End the request that was under way: it has its answer, or nobody waits for it."""
+        assert self._lane is not None
+        target = self._let_go()
+        self._lane.app.end()
         return target
 
     def _refuse(self, target: Target, answer: Answer) -> None:

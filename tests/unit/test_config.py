@@ -46,7 +46,7 @@ def test_every_key_of_the_designs_example_is_read() -> None:
         platform="torchscript",
         inputs=(TensorSpec("image", "FP32", (1, 28, 28)),),
         outputs=(TensorSpec("logits", "FP32", (10,)),),
-        batching=Batching(max_batch_size=32),
+        batching=Batching(max_batch_size=32, max_queue_delay_us=0),
         instances=Instances(count=1, threads=1),
         labels={"stable": 1},
     )
