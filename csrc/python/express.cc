@@ -70,6 +70,14 @@ class RequestBody {
     return taken;
   }
 
+  // Where the rest goes, for who writes it himself and says so by advance(); valid while this
+  // lives.
+  py::memoryview room() {
+    return py::memoryview::from_memory(bytes_.get() + filled_,
+                                       static_cast<py::ssize_t>(size_ - filled_));
+  }
+  void advance(std::size_t count) { filled_ += std::min(count, missing()); }
+
   std::size_t missing() const { return size_ - filled_; }
   // What has come so far.
   py::bytes content() const { return {reinterpret_cast<const char*>(bytes_.get()), filled_}; }
@@ -364,6 +372,8 @@ void define_express(py::module_& m) {
   py::class_<RequestBody>(m, "RequestBody")
       .def(py::init<std::size_t>(), py::arg("size"))
       .def("append", &RequestBody::append, py::arg("text"), py::arg("offset"))
+      .def("room", &RequestBody::room)
+      .def("advance", &RequestBody::advance, py::arg("count"))
       .def_property_readonly("missing", &RequestBody::missing)
       .def("content", &RequestBody::content);
   py::class_<HttpLane>(m, "HttpLane")

@@ -18,12 +18,16 @@ from pyserve._native import core
 from pyserve.errors import PyserveError, cut
 from pyserve.http.answers import CLOSE, Answer, error_answer
 from pyserve.http.app import INTERNAL
+from pyserve.http.body_receiver import BodyReceiver, replace_protocol
 from pyserve.http.express import ExpressLane, Target
 from pyserve.http.request_log import Handler
 
 if TYPE_CHECKING:
     from pyserve import _C
     from pyserve.live import LiveVersion
+
+# A body that lacks this much is received without a copy; it is worth some calls of Python.
+_DIRECT_BYTES = 128 * 1024
 
 # Bytes of later requests that wait behind one; a client that sends more is not read for a while.
 _MAX_WAITING_BYTES = 256 * 1024
@@ -122,10 +126,9 @@ class Connection(RequestHandler):
                 offset += self._body.append(data, offset)
                 if self._body.missing:
                     return
-                head, body, self._body = self._head, self._body, None
-                assert head is not None
+                self.take_body()
             else:
-                head, body = core().parse_head(data, offset), None
+                head = core().parse_head(data, offset)
                 if head is None or head.close:
                     self._lane = None
                     super().data_received(data[offset:])
@@ -136,23 +139,35 @@ class Connection(RequestHandler):
                     continue
                 lane.app.begin()
                 if total > len(data) - offset:
-                    self._head, self._body = head, core().RequestBody(head.body_bytes)
-                    offset += head.head_bytes
-                    continue
-                offset += total
-            if not self._submit(lane, head, body):
-                lane.app.end()
-                self._plain_left = head.head_bytes + head.body_bytes
-                if body is None:
-                    offset -= self._plain_left
+                    self._await_body(head, data, offset + head.head_bytes)
+                    return
+                if self._submit(lane, head, None):
+                    offset += total
                 else:
-                    super().data_received(head.text)
-                    super().data_received(body.content())
-                    self._plain_left = 0
-            elif self._request is not None:
+                    lane.app.end()
+                    self._plain_left = total
+            if self._request is not None:
                 if offset < len(data):
                     self._wait(data[offset:])
                 return
+
+    def _await_body(self, head: "_C.RequestHead", data: bytes, offset: int) -> None:
+        """Begin to gather the body that `head` announces; `data` has its beginning."""
+        body = core().RequestBody(head.body_bytes)
+        body.append(data, offset)
+        self._head, self._body = head, body
+        if body.missing >= _DIRECT_BYTES and self.transport is not None:
+            replace_protocol(self.transport, BodyReceiver(self, body))
+
+    def take_body(self) -> None:
+        """Begin the request whose body is whole now."""
+        head, body, lane = self._head, self._body, self._lane
+        assert head is not None and body is not None and lane is not None
+        self._body = None
+        if not self._submit(lane, head, body):
+            lane.app.end()
+            super().data_received(head.text)
+            super().data_received(body.content())
 
     def _feed(self, data: bytes, offset: int, most: int) -> int:
         """Give aiohttp what is its own of `data`; returns how much that was."""

@@ -491,6 +491,19 @@ TEST_F(RegroupingTest, ALoneCallerAfterACrowdIsSoonAnsweredAtOnce) {
   EXPECT_EQ(batch_.formed, batch_.requests[0]->arrival);
 }
 
+TEST_F(RegroupingTest, ASmallBatchDoesNotMakeACrowdForgotten) {
+  const auto batcher = this->batcher({.max_rows = 32});
+  answer_crowd(*batcher, 5, 0);
+  answer_crowd(*batcher, 1, kLongRun);  // after a run of no time, so that nobody waits
+  const Requests crowd = crowd_of(4);   // five, less what one small batch makes it shrink by
+  ASSERT_TRUE(batcher->submit(crowd[0]).ok());
+  Taker taker(*batcher, batch_);
+  ASSERT_TRUE(taker.waits());
+  submit_all(*batcher, {crowd[1], crowd[2], crowd[3]});
+  taker.join();
+  EXPECT_EQ(batch_.requests, crowd);
+}
+
 TEST_F(RegroupingTest, ADelayOfNothingWaitsForNoCrowd) {
   const auto batcher = this->batcher({.max_rows = 32, .max_delay = 0});
   answer_crowd(*batcher, 4, kLongRun);
