@@ -34,13 +34,14 @@ def measure_first(context: Context) -> list[Finding]:
 
 def _measure(context: Context, model: str, line: Finding) -> Finding:
     request = context.request(model)
-    firsts, steadies, values = [], [], []
+    firsts, steadies, values, later = [], [], [], []
     with start_empty() as empty:
         for repeat in range(max(context.options.repeats, 3)):
             context.progress(f"first request, {model}, server {repeat + 1}", 0.0)
             _sequence(empty, request, _FEWEST, 0.0)  # so that the client itself is warm
             with context.serve(model) as server:
                 first, *others = _sequence(server, request, _FEWEST, _STEADY_S)
+                later.append(_sequence(server, request, 1, 0.0)[0])
             steady = statistics.median(others[len(others) // 2 :])
             firsts.append(first)
             steadies.append(steady)
@@ -48,6 +49,8 @@ def _measure(context: Context, model: str, line: Finding) -> Finding:
     details = {
         "first_us": statistics.median(firsts) * 1e6,
         "steady_p50_us": statistics.median(steadies) * 1e6,
+        # The first on another connection, after the same pause: what waking up costs a warm server.
+        "first_after_a_pause_us": statistics.median(later) * 1e6,
         "servers_started": len(values),
     }
     return line.with_values(values, tool="blocking socket", details=details)

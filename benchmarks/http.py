@@ -93,11 +93,18 @@ def measure_resnet(context: Context) -> list[Finding]:
     request = context.request("resnet18")
     with context.serve("resnet18") as server, Worker(context.model_file("resnet18")) as worker:
         probe = context.closed_loop("pyserve", server.url, request, connections=_CONNECTIONS)
-        served, bare = context.measure(
+        served, bare, alike = context.measure(
             [
                 _with_front_end_cpu(probe, server.pid),
                 worker.probe(
                     "bare", "floor", "bare_samples", cpus=worker.cpus, max_batch=_MAX_BATCH
+                ),
+                worker.probe(
+                    "bare, as many rows in flight",
+                    "floor",
+                    "bare_samples",
+                    cpus=worker.cpus,
+                    max_batch=_CONNECTIONS // worker.cpus,
                 ),
             ],
             longer=SLOW_MODEL,
@@ -116,6 +123,9 @@ def measure_resnet(context: Context) -> list[Finding]:
         "cores": cpus,
         "cores_left": cpus - statistics.median(taken),
         "of_bare_on_all_cores": statistics.median(ratios(rates(served), rates(bare))),
+        # An instance for each core, and no more rows in flight than there are connections.
+        "bare_samples_per_s_of_as_many_in_flight": alike.rate,
+        "of_bare_of_as_many_in_flight": statistics.median(ratios(rates(served), rates(alike))),
     }
     return [RESNET.with_values(ratios(rates(served), left), tool=served.tool, details=details)]
 

@@ -304,6 +304,7 @@ void define_module(py::module_& m) {
       .def_property_readonly("batching_note", &ModelVersion::batching_note)
       .def_property_readonly("notes", &ModelVersion::notes)
       .def_property_readonly("instances", &ModelVersion::instances)
+      .def_property_readonly("runs_here", &ModelVersion::runs_here)
       .def_property_readonly("accepting", &ModelVersion::accepting)
       .def("call", &call, py::arg("args"), py::arg("kwargs"), py::arg("deadline_ns"),
            py::call_guard<NativeCall>())

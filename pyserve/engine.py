@@ -32,7 +32,7 @@ class Options(TypedDict, total=False):
     inputs: Sequence[TensorSpec | Mapping[str, object]]
     outputs: Sequence[TensorSpec | Mapping[str, object]]
     max_batch_size: int
-    max_queue_delay_us: int
+    max_queue_delay_us: int | None
     instances: int
     threads: int
     queue_capacity: int

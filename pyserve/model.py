@@ -54,6 +54,7 @@ class Model:
         platform: str,
         threads: int,
         timeout_ns: int,
+        example: Sequence[InputTensor],
     ) -> None:
         self._version = version
         self._reader: CompletionReader | None = None
@@ -66,6 +67,10 @@ class Model:
         self.platform = platform
         self.instances: int = version.instances
         self.threads = threads
+        # A light model answers a lone request on the thread that asks; `example` is such a request,
+        # empty where none is known.
+        self.light: bool = version.runs_here
+        self.example = tuple(example)
         self.device: str = version.device
         self.inputs = tuple(_spec(item) for item in version.inputs)
         self.outputs = tuple(_spec(item) for item in version.outputs)
@@ -218,6 +223,7 @@ def load_model(
         raise LoadFailed(f"{path.name}: there is no such file")
     plan = plan_instances(core().available_cpus(), config.instances.count, config.instances.threads)
     inputs, outputs, max_batch_size = _declared(config, signature)
+    examples = _examples(config, signature)
     try:
         loaded = core().ModelVersion(
             name=name,
@@ -236,7 +242,7 @@ def load_model(
             threads=plan.threads,
             warmup=config.warmup,
             idle_spin_us=_IDLE_SPIN_US,
-            examples=_examples(config, signature),
+            examples=examples,
         )
     except ValueError as error:  # std::invalid_argument
         raise ConfigError(f'model "{name}" version {version}: {error}') from None
@@ -250,6 +256,7 @@ def load_model(
         platform=platform,
         threads=plan.threads,
         timeout_ns=config.queue.timeout_ms * 1_000_000,
+        example=examples[0] if examples else (),
     )
 
 

@@ -19,7 +19,6 @@ import msgspec
 import uvloop
 from aiohttp import web
 
-from pyserve.completions import reader_for
 from pyserve.config import ModelConfig, ServerConfig
 from pyserve.engine import open_model
 from pyserve.errors import ConfigError, LoadFailed, PyserveError
@@ -81,6 +80,7 @@ class _Server:
     async def run(self) -> int:
         self._catch_signals()
         app, lane = build_app(self._service, self._config, version=self._version)
+        self._express = lane is not None
         requests = request_log()
         http = HttpServer(app if requests is None else logged(app, requests), lane)
         runner = web.ServerRunner(http)
@@ -137,13 +137,12 @@ class _Server:
         names = self._config.load_model or None
         loading = asyncio.wrap_future(self._registry.load_all(names))
         _logger.info("listening at %s", address)
-        await rehearse()  # while models load
         stopping = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((loading, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if self._stop.is_set():
             return
-        reader_for(asyncio.get_running_loop())  # not at the first client's expense
+        await rehearse(self._registry.live(), express=self._express)
         # What is here now stays: the collector need not walk over it again and again.
         gc.collect()
         gc.freeze()

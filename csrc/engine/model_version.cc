@@ -242,7 +242,7 @@ Status ModelVersion::submit(const RequestPtr& request) {
   return status;
 }
 
-bool ModelVersion::run_here(const RequestPtr& request) {
+bool ModelVersion::run_here(const RequestPtr& request, bool rehearsal) {
   if (caller_ == nullptr || request->rows != 1 || in_flight() != 0 ||
       caller_busy_.exchange(true, std::memory_order_acquire)) {
     return false;
@@ -253,7 +253,9 @@ bool ModelVersion::run_here(const RequestPtr& request) {
   } else {
     const c10::InferenceMode inference;
     const IntraopThreads threads(context_->threads);
-    caller_->run(std::span(&request, 1), request->rows, request->arrival);
+    std::optional<Runner> forgotten;
+    Runner& runner = rehearsal ? forgotten.emplace(*context_) : *caller_;
+    runner.run(std::span(&request, 1), request->rows, request->arrival);
     slow_here_ = clock_.now() - request->arrival < kTooLongHere ? 0 : slow_here_ + 1;
     batcher_->leave();
   }

@@ -47,8 +47,10 @@ class ModelVersion {
   Status submit(const RequestPtr& request);
   // Runs a request of one row at once, on the calling thread, where that is quicker than handing it
   // over: the model is light and nothing is in flight.  True: `request` is settled.  False: it was
-  // not touched; submit it.
-  bool run_here(const RequestPtr& request);
+  // not touched; submit it.  A rehearsal leaves no trace in the statistics.
+  bool run_here(const RequestPtr& request, bool rehearsal = false);
+  // Whether run_here() may ever say yes.
+  bool runs_here() const noexcept { return caller_ != nullptr; }
   bool cancel(Request& request) noexcept { return batcher_->cancel(request); }
   bool expire(Request& request) noexcept { return batcher_->expire(request); }
 

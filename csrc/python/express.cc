@@ -286,6 +286,9 @@ bool read_raw(const Signature& signature, std::string_view body, std::vector<Wir
 // What all connections of one server share.
 class HttpLane {
  public:
+  // A rehearsal answers what can be answered at once, and counts nothing.
+  explicit HttpLane(bool rehearsal) : rehearsal_(rehearsal) {}
+
   void close_connections() { *closing_ = true; }
 
   // The answer's bytes, where the model is light and idle; a Request that completes through the
@@ -323,8 +326,12 @@ class HttpLane {
     request->keeps_outputs = false;
     request->attachment = std::move(attachment);
     request->queue = queue.queue();
-    if (here && version->run_here(request)) {
+    if (here && version->run_here(request, rehearsal_)) {
       return take_answer(*request);
+    }
+    if (rehearsal_) {
+      release_inputs(*request);
+      return py::none();
     }
     submit_checked(*version, request);
     return py::cast(PyRequest{std::move(request), version});
@@ -351,6 +358,7 @@ class HttpLane {
            choose_outputs(signature, asked_, attachment.outputs);
   }
 
+  const bool rehearsal_;
   const std::shared_ptr<bool> closing_ = std::make_shared<bool>(false);
   OipRequest asked_;  // its memory is reused
 };
@@ -377,7 +385,7 @@ void define_express(py::module_& m) {
       .def_property_readonly("missing", &RequestBody::missing)
       .def("content", &RequestBody::content);
   py::class_<HttpLane>(m, "HttpLane")
-      .def(py::init<>())
+      .def(py::init<bool>(), py::kw_only(), py::arg("rehearsal") = false)
       .def("close_connections", &HttpLane::close_connections)
       .def(
           "submit",

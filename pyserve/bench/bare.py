@@ -145,14 +145,15 @@ class Bare:
         """Return requests' worth per second of a setting, and the seconds it really took."""
         module = self._forms[setting.form]
         inputs = [_repeated(one, setting.batch) for one in self._inputs]
-        # New threads take this over; the module releases the GIL while it runs.
-        torch.set_num_threads(setting.threads)
         barrier = threading.Barrier(setting.instances)
         spans: list[tuple[int, int, int]] = []
 
         def instance() -> None:
             calls = 0
-            with torch.inference_mode():
+            # Per thread: what a new one inherits is not in force before it runs an operator of
+            # torch's own, and a frozen graph may hold none.
+            torch.set_num_threads(setting.threads)
+            with torch.inference_mode():  # the module releases the GIL while it runs
                 for _ in range(_SCAN_CALLS):
                     module(*inputs)
                 barrier.wait()

@@ -49,14 +49,22 @@ class ExpressLane:
     """Shared by all connections of one server; on its event loop.
 
     infer: the handler whose routes the lane serves.  max_body_bytes: larger bodies are not its.
+    rehearsal: requests that can be answered at once are, and count for nothing.
     """
 
     def __init__(
-        self, app: App, service: Service, router: Router, *, infer: Handler, max_body_bytes: int
+        self,
+        app: App,
+        service: Service,
+        router: Router,
+        *,
+        infer: Handler,
+        max_body_bytes: int,
+        rehearsal: bool = False,
     ) -> None:
         self.app = app
         self.service = service
-        self.core = core().HttpLane()
+        self.core = core().HttpLane(rehearsal=rehearsal)
         self.max_body_bytes = max_body_bytes
         self.draining = False
         self._router = router
