@@ -34,11 +34,12 @@ def measure_first(context: Context) -> list[Finding]:
 
 def _measure(context: Context, model: str, line: Finding) -> Finding:
     request = context.request(model)
-    firsts, steadies, values, later = [], [], [], []
+    firsts, steadies, values, later, nothing = [], [], [], [], []
     with start_empty() as empty:
         for repeat in range(max(context.options.repeats, 3)):
             context.progress(f"first request, {model}, server {repeat + 1}", 0.0)
             _sequence(empty, request, _FEWEST, 0.0)  # so that the client itself is warm
+            nothing.append(_sequence(empty, request, 1, 0.0)[0])
             with context.serve(model) as server:
                 first, *others = _sequence(server, request, _FEWEST, _STEADY_S)
                 later.append(_sequence(server, request, 1, 0.0)[0])
@@ -51,6 +52,7 @@ def _measure(context: Context, model: str, line: Finding) -> Finding:
         "steady_p50_us": statistics.median(steadies) * 1e6,
         # The first on another connection, after the same pause: what waking up costs a warm server.
         "first_after_a_pause_us": statistics.median(later) * 1e6,
+        "empty_handler_first_after_a_pause_us": statistics.median(nothing) * 1e6,
         "servers_started": len(values),
     }
     return line.with_values(values, tool="blocking socket", details=details)
