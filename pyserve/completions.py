@@ -5,6 +5,7 @@ the reader settles all the futures of the burst in one hold of the GIL.
 """
 
 import asyncio
+import logging
 import weakref
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from pyserve.errors import from_code
 
 if TYPE_CHECKING:
     from pyserve import _C
+
+
+_logger = logging.getLogger(__name__)
 
 
 class CompletionReader:
@@ -44,10 +48,13 @@ class CompletionReader:
         for future, code, value in self.queue.drain():
             # Done: it was cancelled, or its deadline passed, while the core was at it.
             if not future.done():
-                if code is None:
-                    future.set_result(value)
-                else:
-                    future.set_exception(from_code(code, value))
+                try:
+                    if code is None:
+                        future.set_result(value)
+                    else:
+                        future.set_exception(from_code(code, value))
+                except Exception:  # a connection is no plain future, and the rest must be settled
+                    _logger.exception("a completion could not be delivered")
 
     def discard(self) -> None:
         """Let go of what completed for a loop that is closed: nobody waits any more."""

@@ -16,7 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from pyserve._native import core
 from pyserve.errors import PyserveError, cut
-from pyserve.http.answers import CLOSE, Answer, error_answer
+from pyserve.http.answers import CLOSE, error_answer
 from pyserve.http.app import INTERNAL
 from pyserve.http.body_receiver import BodyReceiver, replace_protocol
 from pyserve.http.express import ExpressLane, Target
@@ -46,6 +46,7 @@ class Connection(RequestHandler):
         "_head",
         "_lane",
         "_live",
+        "_plain_answers",
         "_plain_left",
         "_request",
         "_target",
@@ -57,6 +58,7 @@ class Connection(RequestHandler):
         super().__init__(manager, **options)
         self._lane = lane  # None: everything is aiohttp's
         self._plain_left = 0  # bytes that aiohttp's request still lacks
+        self._plain_answers = 0  # that aiohttp has sent, and the connection stays open
         self._body: _C.RequestBody | None = None  # of `_head`, on its way
         # The request under way in the express lane.
         self._head: _C.RequestHead | None = None
@@ -67,8 +69,8 @@ class Connection(RequestHandler):
         self._waiting_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        """Take what has arrived."""
-        if self._lane is None:
+        """Take what has arrived; nothing: aiohttp asks itself to go on with what it has."""
+        if self._lane is None or not data:
             super().data_received(data)
         elif self._request is not None:
             self._wait(data)
@@ -78,13 +80,14 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Cancel the request under way: nobody waits for its answer."""
         self._waiting.clear()
-        target = self._target
-        if self._body is not None and self._head is not None and self._lane is not None:
+        target, self._target = self._target, None
+        if self._body is not None and self._lane is not None:
             self._body = None
             self._lane.app.end()
-            target = self._lane.find(self._head.target)
         elif self._request is not None:
+            # It may come back only with the next batch; nobody waits for that.
             self._request.cancel()
+            self._release()
         if target is not None:
             target.route.responses[499] += 1
         super().connection_lost(exc)
@@ -92,26 +95,27 @@ class Connection(RequestHandler):
     # --- the future of a request in the express lane ----------------------------------------
 
     def done(self) -> bool:
-        """Whether the request has been settled already: never, there is one answer to each."""
-        return False
+        """Whether the request has been settled already: the client has left."""
+        return self._request is None
 
     def set_result(self, answer: bytes) -> None:
         """Send the answer that the core has written."""
-        target = self._release()
-        if self.transport is not None:
-            target.route.responses[200] += 1
-            self._send(answer)
-            self._go_on()
+        assert self._target is not None
+        self._target.route.responses[200] += 1
+        self._release()
+        self._send(answer)
+        self._go_on()
 
     def set_exception(self, error: BaseException) -> None:
         """Send what the plain lane would answer to `error`."""
-        assert self._lane is not None and self._live is not None and self._head is not None
-        model = self._live.model
-        answer = self._lane.answer(error, model.name, model.version, self._head.id)
-        target = self._release()
-        if self.transport is not None:
-            self._refuse(target, answer)
-            self._go_on()
+        lane, head, live, target = self._lane, self._head, self._live, self._target
+        assert lane is not None and head is not None and live is not None and target is not None
+        model = live.model
+        answer = lane.answer(error, model.name, model.version, head.id)
+        target.route.responses[answer.status] += 1
+        self._release()
+        self._send(answer.head(CLOSE if lane.draining else b"") + answer.body)
+        self._go_on()
 
     # --- under the hood ---------------------------------------------------------------------
 
@@ -134,14 +138,16 @@ class Connection(RequestHandler):
                     super().data_received(data[offset:])
                     return
                 total = head.head_bytes + head.body_bytes
-                if not self._may_take(lane, head):
+                target = self._target_of(lane, head)
+                if target is None:
                     self._plain_left = total
                     continue
-                lane.app.begin()
                 if total > len(data) - offset:
-                    self._await_body(head, data, offset + head.head_bytes)
+                    self._await_body(head, target, data, offset + head.head_bytes)
+                    lane.app.begin()
                     return
-                if self._submit(lane, head, None):
+                lane.app.begin()
+                if self._submit(lane, head, target, None):
                     offset += total
                 else:
                     lane.app.end()
@@ -151,20 +157,20 @@ class Connection(RequestHandler):
                     self._wait(data[offset:])
                 return
 
-    def _await_body(self, head: "_C.RequestHead", data: bytes, offset: int) -> None:
+    def _await_body(self, head: "_C.RequestHead", target: Target, data: bytes, offset: int) -> None:
         """Begin to gather the body that `head` announces; `data` has its beginning."""
         body = core().RequestBody(head.body_bytes)
         body.append(data, offset)
-        self._head, self._body = head, body
+        self._head, self._target, self._body = head, target, body
         if body.missing >= _DIRECT_BYTES and self.transport is not None:
             replace_protocol(self.transport, BodyReceiver(self, body))
 
     def take_body(self) -> None:
         """Begin the request whose body is whole now."""
-        head, body, lane = self._head, self._body, self._lane
-        assert head is not None and body is not None and lane is not None
-        self._body = None
-        if not self._submit(lane, head, body):
+        head, target, body, lane = self._head, self._target, self._body, self._lane
+        assert head is not None and target is not None and body is not None and lane is not None
+        self._body = self._target = None
+        if not self._submit(lane, head, target, body):
             lane.app.end()
             super().data_received(head.text)
             super().data_received(body.content())
@@ -176,26 +182,26 @@ class Connection(RequestHandler):
         super().data_received(piece)
         return len(piece)
 
-    def _may_take(self, lane: ExpressLane, head: "_C.RequestHead") -> bool:
-        """Whether nothing is under way at aiohttp and `head` is one for the express lane."""
-        waiter = self._waiter
-        return (
+    def _target_of(self, lane: ExpressLane, head: "_C.RequestHead") -> Target | None:
+        """What `head` asks for, where it is one for the express lane and aiohttp is idle."""
+        if (
             head.ordinary
             and head.body_bytes <= lane.max_body_bytes
-            and waiter is not None
-            and not waiter.done()
-            and not self._messages
+            and self._request_count == self._plain_answers
             and not self._paused
             and not lane.service.draining
-        )
+        ):
+            return lane.find(head.target)
+        return None
 
     def _submit(
-        self, lane: ExpressLane, head: "_C.RequestHead", body: "_C.RequestBody | None"
+        self,
+        lane: ExpressLane,
+        head: "_C.RequestHead",
+        target: Target,
+        body: "_C.RequestBody | None",
     ) -> bool:
         """Begin a request, and end it if it is answered at once; False: the plain lane's."""
-        target = lane.find(head.target)
-        if target is None:
-            return False
         try:
             live = lane.service.lease(target.model, target.version)
         except PyserveError:
@@ -211,35 +217,28 @@ class Connection(RequestHandler):
             self._let_go()
             return False
         if isinstance(request, bytes):
-            self._release()
-            target.route.responses[200] += 1
-            self._send(request)
+            self.set_result(request)
         else:
             self._request = request
         return True
 
-    def _let_go(self) -> Target:
+    def _let_go(self) -> None:
         """Give back the lease of the request that was under way."""
-        target, live = self._target, self._live
-        assert target is not None and live is not None
+        live = self._live
+        assert live is not None
         self._head = self._request = self._target = self._live = None
         live.release()
-        return target
 
-    def _release(self) -> Target:
+    def _release(self) -> None:
         """End the request that was under way: it has its answer, or nobody waits for it."""
         assert self._lane is not None
-        target = self._let_go()
+        self._let_go()
         self._lane.app.end()
-        return target
-
-    def _refuse(self, target: Target, answer: Answer) -> None:
-        assert self._lane is not None
-        target.route.responses[answer.status] += 1
-        self._send(answer.head(CLOSE if self._lane.draining else b"") + answer.body)
 
     def _send(self, answer: bytes) -> None:
-        assert self._lane is not None and self.transport is not None
+        assert self._lane is not None
+        if self.transport is None:
+            return  # the server has cut the connection
         self.transport.write(answer)
         if self._lane.draining:
             self.transport.close()
@@ -261,6 +260,15 @@ class Connection(RequestHandler):
             self.transport.resume_reading()
         self._waiting_bytes = 0
         self._take(self._lane, waiting)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send an answer of aiohttp's."""
+        sent = await super().finish_response(request, resp, start_time)
+        if resp.keep_alive:
+            self._plain_answers += 1
+        return sent
 
     def handle_error(
         self,

@@ -27,10 +27,9 @@ _INTERNALS = (
     "_force_close",
     "_keepalive_timeout",
     "_loop",
-    "_messages",
     "_next_keepalive_close_time",
     "_paused",
-    "_waiter",
+    "_request_count",
     "transport",
 )
 

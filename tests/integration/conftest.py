@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from served_models import build_repository
-from server_process import Server, start
+from server_process import FLAGS, Server, start
 
 import models
 
@@ -17,10 +17,18 @@ def model_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def lane() -> str:
+    """The lane that requests take as far as they can; `both_lanes` runs a test once with each."""
+    return "express"
+
+
+@pytest.fixture(scope="module")
+def server(
+    lane: str, model_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server of the test module's own, with all models loaded; it must end cleanly."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with start(log, "--model-repository", str(model_repository)) as running:
+    with start(log, "--model-repository", str(model_repository), f"--{FLAGS[lane]}") as running:
         yield running
         assert running.stop() == 0
         assert "Traceback" not in log.read_text()

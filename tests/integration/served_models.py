@@ -39,6 +39,60 @@ class Shout(nn.Module):
         return [one.upper() for one in text]
 
 
+class Every(nn.Module):
+    """An input of each dtype of numbers; they come back as they are."""
+
+    def forward(
+        self,
+        boolean: torch.Tensor,
+        uint8: torch.Tensor,
+        uint16: torch.Tensor,
+        uint32: torch.Tensor,
+        uint64: torch.Tensor,
+        int8: torch.Tensor,
+        int16: torch.Tensor,
+        int32: torch.Tensor,
+        int64: torch.Tensor,
+        fp16: torch.Tensor,
+        bf16: torch.Tensor,
+        fp32: torch.Tensor,
+        fp64: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        return (
+            boolean,
+            uint8,
+            uint16,
+            uint32,
+            uint64,
+            int8,
+            int16,
+            int32,
+            int64,
+            fp16,
+            bf16,
+            fp32,
+            fp64,
+        )
+
+
+EVERY = {
+    "boolean": torch.bool,
+    "uint8": torch.uint8,
+    "uint16": torch.uint16,
+    "uint32": torch.uint32,
+    "uint64": torch.uint64,
+    "int8": torch.int8,
+    "int16": torch.int16,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp64": torch.float64,
+}
+"""The inputs of `every`; output N comes back from input N as `same_N`."""
+
+
 class Scalar(nn.Module):
     """No dimension at all."""
 
@@ -94,6 +148,13 @@ def build_repository(repository: Path) -> Path:
         dynamic={"text": [0]},
     )
     _put(repository, "typed", Fussy(), {"x": torch.ones(1, 2, dtype=torch.float16)})
+    export(
+        Every(),
+        _path(repository, "every"),
+        inputs={name: torch.zeros(1, 2).to(dtype) for name, dtype in EVERY.items()},
+        output_names=[f"same_{name}" for name in EVERY],
+        method="trace",
+    )
     broken = _path(repository, "broken")
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"this is no model")

@@ -16,17 +16,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[2]
 
 # Far longer than anything here takes: only a hang ends here.
 PATIENCE_S = 90.0
+
+# What `pyserve serve` is told for each lane.
+FLAGS = {"express": "express", "plain": "no-express"}
+
+both_lanes = pytest.mark.parametrize("lane", FLAGS, scope="module")
 
 
 class Reply(NamedTuple):
@@ -123,6 +129,22 @@ class Server:
     def stop(self) -> int:
         self.signal(signal.SIGTERM)
         return self.wait()
+
+
+def waiting(server: Server, model: str = "patient") -> int:
+    """How many requests wait in the queue of a model."""
+    return int(server.metric("pyserve_queued", model=model))
+
+
+@contextmanager
+def three_waiting(server: Server) -> Iterator[None]:
+    """Fill the queue of `patient` for as long as the block lasts."""
+    request = raw_post("/v2/models/patient/infer", json.dumps(numbers(1, 2, 3, 4)).encode())
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(server.connect()).sendall(request)
+        eventually(lambda: waiting(server) == 3, "three requests wait")
+        yield
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:

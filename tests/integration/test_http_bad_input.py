@@ -10,7 +10,18 @@ from random import Random
 from typing import Any
 
 import pytest
-from server_process import Server, binary, floats, numbers, raw_post, read_reply, tensor
+from server_process import (
+    Server,
+    binary,
+    both_lanes,
+    floats,
+    numbers,
+    raw_post,
+    read_reply,
+    tensor,
+)
+
+pytestmark = both_lanes
 
 GOOD = numbers(1, 2, 3, 4)
 HUGE = 2**62

@@ -8,19 +8,22 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from server_process import (
+    FLAGS,
     Reply,
     Server,
+    both_lanes,
     eventually,
     numbers,
     raw_post,
     read_reply,
     start,
+    three_waiting,
+    waiting,
 )
 
 import models
@@ -28,10 +31,6 @@ import models
 GOOD = numbers(1, 2, 3, 4)
 INFER_PATIENT = raw_post("/v2/models/patient/infer", json.dumps(GOOD).encode())
 INFER_SLOW = raw_post("/v2/models/slow/infer", json.dumps(GOOD).encode())
-
-
-def waiting(server: Server, model: str = "patient") -> int:
-    return int(server.metric("pyserve_queued", model=model))
 
 
 def outcomes(server: Server, outcome: str, model: str) -> int:
@@ -44,19 +43,10 @@ def gone(server: Server) -> int:
     return int(server.metric("pyserve_http_responses_total", route=route, status="499"))
 
 
-@contextmanager
-def three_waiting(server: Server) -> Iterator[None]:
-    """Fill the queue of `patient` for as long as the block lasts."""
-    with ExitStack() as stack:
-        for _ in range(3):
-            stack.enter_context(server.connect()).sendall(INFER_PATIENT)
-        eventually(lambda: waiting(server) == 3, "three requests wait")
-        yield
-
-
 # --- one request's end --------------------------------------------------------------------------
 
 
+@both_lanes
 def test_a_deadline_that_passes_in_the_queue_is_504(server: Server) -> None:
     before = outcomes(server, "deadline_exceeded", "slow")
     for model in ("patient", "slow"):
@@ -69,12 +59,14 @@ def test_a_deadline_that_passes_in_the_queue_is_504(server: Server) -> None:
     )
 
 
+@both_lanes
 def test_a_deadline_that_is_far_changes_nothing(server: Server) -> None:
     for timeout in (0, 60_000_000, 2**62):
         reply = server.infer("affine", GOOD | {"parameters": {"timeout": timeout}})
         assert reply.status == 200
 
 
+@both_lanes
 def test_a_client_that_leaves_frees_the_queue_and_is_never_run(server: Server) -> None:
     before, rows = gone(server), server.metric("pyserve_rows_total", model="patient")
     with three_waiting(server):
@@ -84,6 +76,7 @@ def test_a_client_that_leaves_frees_the_queue_and_is_never_run(server: Server) -
     assert server.metric("pyserve_rows_total", model="patient") == rows
 
 
+@both_lanes
 def test_a_full_queue_is_429_and_says_when_to_come_again(server: Server) -> None:
     with three_waiting(server):
         reply = server.infer("patient", GOOD)
@@ -93,6 +86,7 @@ def test_a_full_queue_is_429_and_says_when_to_come_again(server: Server) -> None
     eventually(lambda: waiting(server) == 0, "nobody waits")
 
 
+@both_lanes
 def test_liveness_and_metrics_answer_while_requests_wait(server: Server) -> None:
     with server.connect() as peer:
         peer.sendall(INFER_PATIENT)
@@ -138,9 +132,9 @@ def test_metrics_are_prometheus_text_with_whole_histograms(server: Server) -> No
 
 
 @pytest.fixture
-def own(model_repository: Path, tmp_path: Path) -> Iterator[Server]:
+def own(lane: str, model_repository: Path, tmp_path: Path) -> Iterator[Server]:
     """A server for one test, with the models that keep requests waiting."""
-    arguments = ["--model-repository", str(model_repository)]
+    arguments = ["--model-repository", str(model_repository), f"--{FLAGS[lane]}"]
     for name in ("affine", "patient", "slow"):
         arguments += ["--load-model", name]
     with start(tmp_path / "log", *arguments, "--drain-timeout", "20") as running:
@@ -155,6 +149,7 @@ def refused(server: Server) -> bool:
     return False
 
 
+@both_lanes
 def test_sigterm_finishes_what_is_in_flight_and_exits_with_0(own: Server) -> None:
     with own.connect() as busy, busy.makefile("rb") as answer, own.connect() as idle:
         busy.sendall(INFER_SLOW)
@@ -176,6 +171,7 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_with_0(own: Server) -> Non
     assert "Traceback" not in own.log.read_text()
 
 
+@both_lanes
 def test_a_new_request_during_the_drain_is_503(own: Server) -> None:
     with own.connect() as busy, busy.makefile("rb") as answer, own.connect() as late:
         busy.sendall(INFER_SLOW)
@@ -191,6 +187,7 @@ def test_a_new_request_during_the_drain_is_503(own: Server) -> None:
     assert own.wait() == 0
 
 
+@both_lanes
 def test_a_body_on_its_way_at_sigterm_is_still_answered(own: Server) -> None:
     request = raw_post("/v2/models/affine/infer", json.dumps(GOOD).encode())
     with own.connect() as busy, busy.makefile("rb") as answer, own.connect() as other:

@@ -10,10 +10,21 @@ import zlib
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from server_process import Server, binary, floats, numbers, raw_post, read_reply, tensor
+from server_process import (
+    Server,
+    binary,
+    both_lanes,
+    floats,
+    numbers,
+    raw_post,
+    read_reply,
+    tensor,
+)
 from tritonclient.utils import InferenceServerException
 
 import pyserve
+
+pytestmark = both_lanes
 
 GOOD = numbers(1, 2, 3, 4)
 TIMING = re.compile(

@@ -1,0 +1,269 @@
+"""Which requests take the express lane, and what becomes of a connection that does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from in_process import House, loop_that_tells
+from lane_requests import GOOD, GOOD_REQUESTS, LIMIT, SMALL, head, infer, infer_raw, odd
+from lanes import heard, statuses
+from server_process import floats, numbers
+
+INFER = "/v2/models/{model}/infer"
+
+# Good, and left to the plain lane all the same: each costs it less than a rule would cost all.
+LEFT = {
+    "an empty line between",
+    "an escaped path",
+    "a long header",
+    "a query",
+    "a whole URL",
+    "Accept-Encoding twice",
+    "authorization",
+    "chunked",
+    "content types",  # one of them is multipart
+    "deflate",
+    "gzip body",
+    "gzip, large raw",
+    "gzip, large",
+    "id beyond ASCII",
+    "id that is escaped",
+    "long id",
+    "many headers",
+    "no gzip",
+    "no outputs",
+    "no strings",
+    "no timeout",
+    "null id",
+    "null outputs",
+    "raw, any size",
+    "raw, one string",
+    "some length near the limit of compression",
+    "strings",
+    "binary strings",  # answered as JSON
+    "TE",
+    "timeout",
+    "unknown keys",
+}
+
+
+def in_a_house(repository: Path, *models: str, test: Callable[[House], Awaitable[None]]) -> None:
+    """Run `test` with the express lane and these models; no request may be left over."""
+
+    async def run() -> None:
+        with House(repository, *models, express=True, max_body_bytes=LIMIT) as house:
+            await test(house)
+            await house.quiet()
+            assert house.app._in_flight == 0
+            assert not house.busy()
+
+    with asyncio.Runner(loop_factory=loop_that_tells) as runner:
+        runner.run(run())
+
+
+async def answered(house: House, request: bytes) -> list[int]:
+    """The statuses of what comes back on a connection of its own."""
+    pipe = house.connect()
+    pipe.send(request)
+    await house.quiet()
+    return statuses(heard(bytes(pipe.written)))
+
+
+def taken(house: House) -> int:
+    """How many requests the lane took and answered, or will answer."""
+    return house.express["at once"] + house.express["queued"]
+
+
+def test_plain_requests_of_every_kind_take_the_lane(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        wrong = []
+        for name, request in GOOD_REQUESTS.items():
+            house.express.clear()
+            found = await answered(house, request)
+            assert set(found) == {200}, name
+            if (taken(house) == len(found)) != (name not in LEFT):
+                wrong.append(name)
+            assert house.express["asked"] == taken(house) + house.express["left"]
+        assert not wrong
+
+    models = ("affine", "pair", "lengths", "shout", "scalar")
+    in_a_house(model_repository, *models, test=check)
+
+
+def test_a_refusal_of_the_model_stays_in_the_lane(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        assert await answered(house, infer("fussy", numbers(-1, 2, 3, 4))) == [500]
+        nan = infer("affine", numbers(3e38, 2, 3, 4))
+        assert await answered(house, nan) == [400]
+        assert house.express["left"] == 0
+        assert house.express["asked"] == 2
+        # What the core cannot say in Python's words it leaves to Python.
+        assert await answered(house, infer("affine", b"{}")) == [400]
+        assert house.express["left"] == 1
+        assert await answered(house, infer("nope", GOOD)) == [404]
+        assert house.express["asked"] == 3
+
+    in_a_house(model_repository, "affine", "fussy", test=check)
+
+
+def test_the_first_bytes_of_a_connection_may_be_a_request_for_the_lane(
+    model_repository: Path,
+) -> None:
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        pipe.send(SMALL)  # before aiohttp's own task has taken its first step
+        assert statuses(heard(bytes(pipe.written))) == [200]
+        assert house.express == {"asked": 1, "at once": 1}
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        head("GET /v2/models/affine/ready HTTP/1.1", "Host: here"),
+        GOOD_REQUESTS["unknown keys"],
+        GOOD_REQUESTS["gzip body"],
+    ],
+    ids=["get", "unknown keys", "gzip body"],
+)
+def test_a_connection_comes_back_to_the_lane_after_a_plain_request(
+    model_repository: Path, plain: bytes
+) -> None:
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        for number in range(1, 4):
+            pipe.send(SMALL)
+            await house.quiet()
+            assert taken(house) == 2 * number - 1
+            written = len(pipe.written)
+            pipe.send(plain)
+            while len(pipe.written) == written:
+                await asyncio.sleep(0)
+            # As soon as there is an answer the next may come; aiohttp's task has yet to wake up.
+            pipe.send(SMALL)
+            assert taken(house) == 2 * number
+            await house.quiet()
+        assert statuses(heard(bytes(pipe.written))) == [200] * 9
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+def test_a_plain_request_under_way_holds_up_those_behind_it(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        pipe.send(infer("affine", numbers(0, 0, 0, 0) | {"id": "1", "more": 1}))
+        pipe.send(infer("affine", numbers(0, 0, 0, 0) | {"id": "2"}))
+        assert not pipe.written
+        await house.quiet()
+        one, two = heard(bytes(pipe.written))
+        assert b'"id":"1"' in one.body
+        assert b'"id":"2"' in two.body
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+def test_a_client_that_leaves_cancels_its_request_and_holds_up_nobody(
+    model_repository: Path,
+) -> None:
+    """`patient` would give the request back only with its next batch, in a minute."""
+
+    async def check(house: House) -> None:
+        pipes = [house.connect() for _ in range(3)]
+        for pipe in pipes:
+            pipe.send(infer("patient", GOOD) * 2)  # the second waits behind the first
+        assert house.express == {"asked": 3, "queued": 3}
+        assert house.busy()
+        (stats,) = house.service.stats("patient")
+        assert stats.stats.queued == 3
+        for pipe in pipes:
+            pipe.leave()
+        await asyncio.sleep(0)  # the loop's next turn tells the connections
+        assert house.app._in_flight == 0
+        assert not house.busy()
+        (stats,) = house.service.stats("patient")
+        assert stats.stats.queued == 0
+        assert house.app.responses() == [(INFER, 499, 3)]
+        # The batch that takes them away answers who is still there, and nobody else.
+        last = house.connect()
+        rows = {"inputs": [GOOD["inputs"][0] | {"shape": [4, 4], "data": [1] * 16}]}
+        last.send(infer("patient", rows))
+        await house.quiet()
+        assert statuses(heard(bytes(last.written))) == [200]
+        assert not any(pipe.written for pipe in pipes)
+
+    in_a_house(model_repository, "patient", test=check)
+
+
+LARGE = infer_raw("affine", floats(1, 2, 3, 4) * 64)
+IMMENSE = odd("Host: here", f"Content-Length: {LIMIT}")
+
+
+@pytest.mark.parametrize("request_", [SMALL, LARGE, IMMENSE], ids=["small", "large", "immense"])
+def test_a_client_that_leaves_within_its_body_counts_as_499(
+    model_repository: Path, request_: bytes
+) -> None:
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        pipe.send(request_[:-10])
+        await house.quiet()
+        assert house.app._in_flight == 1
+        pipe.leave()
+        await house.quiet()
+        assert house.app._in_flight == 0
+        assert house.app.responses() == [(INFER, 499, 1)]
+        assert not pipe.written
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 100_000, 10_000_000])
+def test_a_large_body_comes_in_pieces_of_any_size(model_repository: Path, size: int) -> None:
+    rows = 1 if size == 1 else 64
+    text = b'{"inputs":[{"name":"x","datatype":"FP32","shape":[%d,4],"data":[' % rows
+    data = (b"0.5," + b" " * (10_000 if rows > 1 else 3)) * (4 * rows)
+    request = infer("affine", text + data.strip(b" ,") + b"]}]}")
+
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        for at in range(0, len(request), size):
+            pipe.send(request[at : at + size])
+        pipe.send(SMALL)
+        await house.quiet()
+        assert statuses(heard(bytes(pipe.written))) == [200, 200]
+        # The first byte of a head makes the connection aiohttp's.
+        assert house.express["asked"] == (0 if size < 100 else 2)
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+def test_a_draining_server_answers_what_has_begun_and_closes(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        assert house.lane is not None
+        pipe, idle = house.connect(), house.connect()
+        idle.send(SMALL)
+        pipe.send(SMALL[:-5])
+        await house.quiet()
+        for part in (house.service, house.app, house.lane):
+            part.start_draining()
+        drained = asyncio.ensure_future(house.app.drained())
+        await house.quiet()
+        assert not drained.done()
+        pipe.send(SMALL[-5:] + SMALL)
+        await drained
+        (answer,) = heard(bytes(pipe.written))
+        assert answer.status == 200
+        assert b"\r\nConnection: close\r\n" in answer.head
+        assert pipe.closed
+        idle.send(SMALL)
+        await house.quiet()
+        _, late = heard(bytes(idle.written))
+        assert late.status == 503
+        assert b"\r\nConnection: close\r\n" in late.head
+        assert idle.closed
+        assert house.express["asked"] == 2
+
+    in_a_house(model_repository, "affine", test=check)
