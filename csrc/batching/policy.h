@@ -6,8 +6,9 @@
 // it alone, while the rest of the crowd waits for that run to end.  So a batch waits until its
 // share of the crowd (the requests that were in flight of late) is there, but only for a small part
 // of the time that a run takes; and a lone caller never waits.  There is a share for each instance,
-// so that none idles while another is full, and one more for a model so light that callers take as
-// long to come back as it takes to run: else callers and instances would work in turns.
+// so that none idles while another is full.  Where that part of a run is too short to be worth a
+// sleep, nobody waits, but a batch still takes no more than its share: the callers of one come back
+// while another runs.
 #pragma once
 
 #include <algorithm>
@@ -28,7 +29,7 @@ struct BatchPolicy {
 
 // The part of a run's time that regrouping may take, and what is too short to sleep for.
 inline constexpr Nanos kRunsPerRegrouping = 8;
-inline constexpr Nanos kShortestRegrouping = 50'000;
+inline constexpr Nanos kShortestRegrouping = 200'000;
 
 // What waits for its batch, and what is known of those that may join it.
 struct Waiting {

@@ -19,12 +19,7 @@ constexpr std::int64_t kProofRows = 3;
 // A model whose row, in a batch, takes less than this is outrun by whoever feeds it, and one
 // instance serves more than several that take turns at the CPU.
 constexpr Nanos kLightRow = 10'000;
-// One that takes less than this runs its rows about as fast as callers come back with the next.
-constexpr Nanos kQuickRow = 60'000;
 constexpr std::int64_t kTimedRows = 16;
-// A lone row that takes longer than this needs no batch to tell that it is not quick.
-constexpr Nanos kSlowRow = 2'000'000;
-
 // Handing a request to another thread and back takes about as long as this.
 constexpr Nanos kInstantRow = 40'000;
 // A run on its submitter's thread that takes this long was no quicker; so many in a row, which a
@@ -97,13 +92,12 @@ ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executabl
       executable_(std::move(executable)) {
   resolve_signature(options);
   prove(options);
-  const bool light = batched_row_time_ < kLightRow;
-  const int instances = options.plan_instances && light ? 1 : options.instances;
+  const int instances = options.plan_instances && light_ ? 1 : options.instances;
   batcher_ = std::make_unique<Batcher>(
       BatchPolicy{.max_rows = signature_.batched ? signature_.max_batch_size : 1,
                   .max_delay = options.max_queue_delay,
                   .combine = combines_,
-                  .shares = instances + (batched_row_time_ < kQuickRow ? 1 : 0)},
+                  .shares = instances},
       options.queue_capacity, options.idle_spin, clock_);
   start(options, instances);
 }
@@ -180,12 +174,11 @@ void ModelVersion::prove_batching(const LoadOptions& options, DeviceStream& stre
 void ModelVersion::time_rows(DeviceStream& stream) {
   try {
     row_time_ = shortest_run(*executable_, {samples_.front()}, stream, clock_);
-    if (row_time_ > kSlowRow) {
-      return;
-    }
     const std::int64_t rows = combines_ ? std::min(signature_.max_batch_size, kTimedRows) : 1;
-    const std::vector<Values> batch(static_cast<std::size_t>(rows), samples_.front());
-    batched_row_time_ = shortest_run(*executable_, batch, stream, clock_) / rows;
+    if (row_time_ < rows * kLightRow) {  // else a batch of them takes longer still
+      const std::vector<Values> batch(static_cast<std::size_t>(rows), samples_.front());
+      light_ = shortest_run(*executable_, batch, stream, clock_) < rows * kLightRow;
+    }
   } catch (const std::exception&) {
     // Not measured; the warm-up tells of a batch that fails.
   }

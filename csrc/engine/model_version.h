@@ -86,8 +86,8 @@ class ModelVersion {
   std::vector<std::string> notes_;
   OutputForm output_form_ = OutputForm::kSingle;
   std::vector<Values> samples_;
-  Nanos row_time_ = kNever;          // one run of one row; kNever: not measured
-  Nanos batched_row_time_ = kNever;  // one row's part of a run of some more
+  Nanos row_time_ = kNever;  // one run of one row; kNever: not measured
+  bool light_ = false;       // a row, in a batch, takes next to no time
 
   std::array<std::atomic<std::int64_t>, kAllCodes.size()> refused_{};  // relaxed counters
   std::unique_ptr<Executable> executable_;

@@ -66,7 +66,7 @@ TEST(Policy, ShipsWhenNothingElseCanJoin) {
 // ---- regrouping --------------------------------------------------------------------
 
 constexpr BatchPolicy kRegroup{.max_rows = 8};
-constexpr Nanos kRun = 1'000'000;
+constexpr Nanos kRun = 4'000'000;
 constexpr Nanos kPatience = kRun / kRunsPerRegrouping;
 
 // `requests` of one row out of a share of four; they came at 50, an instance was free at 60.
