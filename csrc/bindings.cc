@@ -60,7 +60,7 @@ py::bytearray parse_numbers(const py::buffer& json, std::string_view datatype, s
   auto* const numbers = reinterpret_cast<std::byte*>(PyByteArray_AS_STRING(out.ptr()));
   Status status;
   {
-    const py::gil_scoped_release release;  // both buffers are held
+    const WithoutGil released;  // both buffers are held
     status = parse_json_numbers(text, dtype, numbers, count);
   }
   if (!status.ok()) {
@@ -76,7 +76,7 @@ py::bytes format_numbers(std::string_view datatype, const py::buffer& data) {
   std::string out;
   Status status;
   {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     status = format_json_numbers(dtype, static_cast<const std::byte*>(info.ptr),
                                  bytes_in(info) / item, out);
   }
@@ -156,7 +156,7 @@ void wait_delivered(ModelVersion& version, const RequestPtr& request) {
     const Nanos until = std::min(request->deadline, clock.now() + kSignalCheck);
     bool delivered = false;
     {
-      const py::gil_scoped_release release;
+      const WithoutGil released;
       delivered = request->wait(until, spin_now, clock);
     }
     if (delivered) {
@@ -246,7 +246,7 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
       options.examples.push_back(owned_inputs(declared, example.cast<py::sequence>()));
     }
   }
-  const py::gil_scoped_release release;
+  const WithoutGil released;
   return own_version(std::make_unique<ModelVersion>(options));
 }
 
@@ -266,7 +266,8 @@ void define_module(py::module_& m) {
     mark_forked();
     forget_native_calls();
   });
-  m.def("end_native_calls", &end_native_calls);
+  m.def("begin_exit", &begin_exit);
+  m.def("await_native_calls", &await_native_calls);
   m.def("parse_json_numbers", &parse_numbers, py::arg("json"), py::arg("datatype"),
         py::arg("count"), py::call_guard<NativeCall>());
   m.def("format_json_numbers", &format_numbers, py::arg("datatype"), py::arg("data"),
@@ -281,7 +282,7 @@ void define_module(py::module_& m) {
   py::class_<PyCompletionQueue>(m, "CompletionQueue")
       .def(py::init<>())
       .def("fileno", &PyCompletionQueue::fileno)
-      .def("drain", &PyCompletionQueue::drain, py::call_guard<NativeCall>());
+      .def("drain", &PyCompletionQueue::drain);
   py::class_<PyRequest>(m, "Request")
       .def("cancel", &PyRequest::cancel)
       .def("expire", &PyRequest::expire);
@@ -314,8 +315,8 @@ void define_module(py::module_& m) {
            py::arg("deadline_ns"), py::arg("token"), py::call_guard<NativeCall>())
       .def("stats", [](const ModelVersion& v) { return stats_dict(v.stats()); })
       .def("drain", &ModelVersion::drain, py::arg("until_ns"),
-           py::call_guard<NativeCall, py::gil_scoped_release>())
-      .def("close", &close_version, py::call_guard<NativeCall>());
+           py::call_guard<NativeCall, WithoutGil>())
+      .def("close", &close_version);
 }
 
 }  // namespace

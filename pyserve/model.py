@@ -352,12 +352,14 @@ _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    # Instance threads must end before the interpreter's state goes, and so must whoever is in a
-    # call: a daemon thread would be torn out of it.
+    if not core.cache_info().currsize:
+        return  # nothing was ever loaded
+    # Instance threads must end before the interpreter's state goes, and a daemon thread that waits
+    # for an answer must not come back to it.
+    core().begin_exit()
     for model in list(_open_models):
         model.close()
-    if core.cache_info().currsize:
-        core().end_native_calls()
+    core().await_native_calls()
 
 
 def _mark_forked() -> None:

@@ -229,7 +229,7 @@ bool read_numbers(const OipInput& input, HttpAttachment& attachment, WireTensor&
   if (input.data.size() < kLongText) {
     right = read();
   } else {
-    const py::gil_scoped_release release;
+    const WithoutGil released;
     right = read();
   }
   tensor.data = {out, bytes};

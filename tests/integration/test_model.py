@@ -389,11 +389,11 @@ def test_interpreter_exits_cleanly_with_requests_in_flight(export: Export) -> No
         """,
         str(path),
     )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stdout == "bye\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "bye\n", "")
 
 
-def test_forked_child_is_told_to_load_for_itself(export: Export) -> None:
+@pytest.mark.parametrize("parting", ["del model", "pass"])
+def test_forked_child_is_told_to_load_for_itself(export: Export, parting: str) -> None:
     path = export(Fussy(), torch.ones(1, 4))
     ended = run_python(
         """
@@ -405,12 +405,13 @@ def test_forked_child_is_told_to_load_for_itself(export: Export) -> None:
                 model(torch.ones(1, 4))
             except pyserve.errors.Unavailable as error:
                 print(error, flush=True)
-            del model
+            exec(sys.argv[2])
             sys.exit(0)
         _, status = os.waitpid(child, 0)
         print(status, float(model(torch.ones(1, 4)).sum()))
         """,
         str(path),
+        parting,
     )
     assert ended.returncode == 0, ended.stderr
     first, second = ended.stdout.splitlines()
