@@ -210,7 +210,7 @@ void Batcher::form(Batch& batch) {
     const Decision decision = decide(policy_, waiting, now);
     if (decision.ship) {
       batch.formed = now;
-      crowd_ = next_crowd(crowd_, admission_.in_flight());
+      crowd_ = next_crowd(policy_, crowd_, admission_.in_flight());
       take(batch);
       return;
     }

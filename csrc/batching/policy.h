@@ -63,11 +63,15 @@ inline Decision decide(const BatchPolicy& policy, const Waiting& waiting, Nanos 
 }
 
 // The crowd after a batch was formed while so many requests were in flight: it grows at once, and
-// shrinks slowly, since some who have just been answered are always about to ask again.
-inline std::int64_t next_crowd(std::int64_t crowd, std::int64_t in_flight) {
-  constexpr std::int64_t kSlowness = 16;
-  return in_flight >= crowd ? in_flight
-                            : crowd - std::max<std::int64_t>(1, (crowd - in_flight) / kSlowness);
+// shrinks a little slower, since some who have just been answered may be about to ask again.  More
+// than fill all shares is no news, and would take its time to be forgotten.
+inline std::int64_t next_crowd(const BatchPolicy& policy, std::int64_t crowd,
+                               std::int64_t in_flight) {
+  constexpr std::int64_t kSlowness = 4;
+  const std::int64_t next =
+      in_flight >= crowd ? in_flight
+                         : crowd - std::max<std::int64_t>(1, (crowd - in_flight) / kSlowness);
+  return std::min(next, policy.shares * policy.max_rows);
 }
 
 // Requests that each batch should take of a crowd.

@@ -480,9 +480,10 @@ TEST_F(RegroupingTest, ALoneCallerIsNeverWaitedWith) {
 }
 
 TEST_F(RegroupingTest, ALoneCallerAfterACrowdIsSoonAnsweredAtOnce) {
-  const auto batcher = this->batcher({.max_rows = 32});
+  const BatchPolicy policy{.max_rows = 32};
+  const auto batcher = this->batcher(policy);
   answer_crowd(*batcher, 20, 0);
-  for (std::int64_t crowd = 20; crowd > 1; crowd = next_crowd(crowd, 1)) {
+  for (std::int64_t crowd = 20; crowd > 1; crowd = next_crowd(policy, crowd, 1)) {
     answer_crowd(*batcher, 1, 0);  // runs of no time, so that nobody waits yet
   }
   answer_crowd(*batcher, 1, kLongRun);

@@ -159,17 +159,19 @@ TEST(Policy, NeverWaitsLongerForMoreRowsOrLaterTime) {
 
 // ---- the crowd and its shares ------------------------------------------------------
 
+constexpr BatchPolicy kWide{.max_rows = 1 << 20};
+
 TEST(Policy, ACrowdGrowsAtOnce) {
-  EXPECT_EQ(next_crowd(1, 50), 50);
-  EXPECT_EQ(next_crowd(50, 51), 51);
-  EXPECT_EQ(next_crowd(50, 50), 50);
+  EXPECT_EQ(next_crowd(kWide, 1, 50), 50);
+  EXPECT_EQ(next_crowd(kWide, 50, 51), 51);
+  EXPECT_EQ(next_crowd(kWide, 50, 50), 50);
 }
 
-TEST(Policy, ACrowdShrinksSlowly) {
-  EXPECT_EQ(next_crowd(2, 1), 1);
-  EXPECT_EQ(next_crowd(17, 1), 16);
-  EXPECT_EQ(next_crowd(33, 1), 31);
-  EXPECT_EQ(next_crowd(1000, 200), 950);
+TEST(Policy, ACrowdShrinksByAQuarterOfTheDifference) {
+  EXPECT_EQ(next_crowd(kWide, 2, 1), 1);
+  EXPECT_EQ(next_crowd(kWide, 17, 1), 13);
+  EXPECT_EQ(next_crowd(kWide, 33, 1), 25);
+  EXPECT_EQ(next_crowd(kWide, 1000, 200), 800);
 }
 
 TEST(Policy, ACrowdShrinksToThoseInFlightAndNeverBelow) {
@@ -178,15 +180,21 @@ TEST(Policy, ACrowdShrinksToThoseInFlightAndNeverBelow) {
       std::int64_t now = crowd;
       int batches = 0;
       while (now > in_flight) {
-        const std::int64_t next = next_crowd(now, in_flight);
+        const std::int64_t next = next_crowd(kWide, now, in_flight);
         ASSERT_LT(next, now);
         ASSERT_GE(next, in_flight);
         now = next;
         ++batches;
       }
-      ASSERT_LE(batches, 100) << "from " << crowd << " to " << in_flight;
+      ASSERT_LE(batches, 25) << "from " << crowd << " to " << in_flight;
     }
   }
+}
+
+TEST(Policy, ACrowdIsNoLargerThanWhatFillsAllShares) {
+  const BatchPolicy policy{.max_rows = 8, .shares = 3};
+  EXPECT_EQ(next_crowd(policy, 1, 1000), 24);
+  EXPECT_EQ(next_crowd(policy, 24, 23), 23);
 }
 
 TEST(Policy, SharesCoverTheCrowd) {
