@@ -19,6 +19,7 @@ import msgspec
 import uvloop
 from aiohttp import web
 
+from pyserve.completions import reader_for
 from pyserve.config import ModelConfig, ServerConfig
 from pyserve.engine import open_model
 from pyserve.errors import ConfigError, LoadFailed, PyserveError
@@ -142,6 +143,7 @@ class _Server:
         stopping.cancel()
         if self._stop.is_set():
             return
+        reader_for(asyncio.get_running_loop())  # not at the first client's expense
         await rehearse(self._registry.live(), express=self._express)
         # What is here now stays: the collector need not walk over it again and again.
         gc.collect()

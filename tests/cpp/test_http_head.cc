@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "mutate.h"
 #include "seed.h"
 #include "wire/http_head.h"
 
@@ -300,25 +301,7 @@ TEST(HttpHead, MutatedHeadsAreReadWithinBoundsAndNeedEveryByte) {
   const std::string_view alphabet = " \t\r\n:\0/.,;-aB09\"%\x7f\xff"sv;
   int accepted = 0;
   for (int i = 0; i < 50'000; ++i) {
-    std::string text = seed_text;
-    for (std::uint64_t edits = random() % 4; edits-- > 0;) {
-      const std::size_t at = random() % text.size();
-      const char c = alphabet[random() % alphabet.size()];
-      switch (random() % 4) {
-        case 0:
-          text[at] = c;
-          break;
-        case 1:
-          text.insert(at, 1, c);
-          break;
-        case 2:
-          text.erase(at, 1 + random() % 3);
-          break;
-        default:
-          text.insert(at, text.substr(random() % text.size(), random() % 40));
-      }
-    }
-    if (random() % 8 == 0) text.resize(random() % text.size());
+    const std::string text = mutated(seed_text, alphabet, random);
     const auto got = read(text);
     if (!got) continue;
     ++accepted;

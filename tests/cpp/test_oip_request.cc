@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "base/dtype.h"
 #include "base/json_numbers.h"
+#include "mutate.h"
 #include "seed.h"
 #include "wire/oip_request.h"
 
@@ -461,25 +462,7 @@ TEST(OipRequest, MutatedTextsAreReadWithinBoundsAndMeanTheSameWrittenAgain) {
   int accepted = 0;
   int good = 0;
   for (int i = 0; i < 50'000; ++i) {
-    std::string text(seeds[random() % 3]);
-    for (std::uint64_t edits = random() % 4; edits-- > 0;) {
-      const std::size_t at = random() % text.size();
-      const char c = alphabet[random() % alphabet.size()];
-      switch (random() % 4) {
-        case 0:
-          text[at] = c;
-          break;
-        case 1:
-          text.insert(at, 1, c);
-          break;
-        case 2:
-          text.erase(at, 1 + random() % 3);
-          break;
-        default:
-          text.insert(at, text.substr(random() % text.size(), random() % 30));
-      }
-    }
-    if (random() % 8 == 0) text.resize(random() % text.size());
+    const std::string text = mutated(std::string(seeds[random() % 3]), alphabet, random);
     const auto got = parse(text);
     if (!got.accepted) continue;
     ++accepted;
