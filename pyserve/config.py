@@ -243,6 +243,14 @@ class ServerConfig(Group, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     request_log: bool = False
     express: bool = True
+    grpc: bool = True
+    shared_memory: bool = False
+    cors_origin: tuple[str, ...] = ()
+    model_store: str | None = None
+    ts_config: str | None = None
+    torchserve_ports: bool = False
+    allowed_urls: tuple[str, ...] = ()
+    allow_handlers: bool = False
     drain_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
     max_body_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 64 << 20
     management_token: Annotated[str, msgspec.Meta(min_length=1)] | None = None
@@ -308,4 +316,6 @@ def load_server_config(path: Path) -> ServerConfig:
         config,
         model_repository=tuple(str(folder / one) for one in config.model_repository),
         models=tuple(str(folder / one) for one in config.models),
+        model_store=config.model_store and str(folder / config.model_store),
+        ts_config=config.ts_config and str(folder / config.ts_config),
     )

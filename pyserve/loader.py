@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from pyserve import typed
+from pyserve.config import ModelConfig
 from pyserve.errors import ConfigError, LoadFailed, ModelNotFound, PyserveError, Unavailable
 from pyserve.futures import flatten, running
 from pyserve.live import LiveVersion
@@ -24,10 +26,11 @@ from pyserve.model_state import ModelState, Routes, without_routing
 from pyserve.repository import ModelEntry, Repository
 
 if TYPE_CHECKING:
-    from pyserve.config import ModelConfig
     from pyserve.model import Model
 
 T = TypeVar("T")
+# Values for keys of a model's configuration, by the path of each key.
+Changes: TypeAlias = Mapping[tuple[str, ...], object]
 _MAX_RETIRING = 32
 _log = logging.getLogger(__name__)
 
@@ -60,15 +63,22 @@ class Loader:
         self._queue = ThreadPoolExecutor(1, thread_name_prefix="pyserve-loader")
         self._retirer = ThreadPoolExecutor(_MAX_RETIRING, thread_name_prefix="pyserve-retire")
 
-    def load(self, name: str) -> Future[tuple[str, ...]]:
-        """Queue a load, or a reload of what changed; the result is the versions that serve."""
+    def load(
+        self, name: str, changes: Changes | None = None, *, more: bool = False
+    ) -> Future[tuple[str, ...]]:
+        """Queue a load, or a reload of what changed; the result is the versions that serve.
+
+        changes: what stands over the configuration on disk, until the next load; with `more` it is
+        added to what the last one asked for.
+        """
         with self.lock:
             state = self.states.setdefault(name, ModelState(name))
             state.pending += 1
 
         def load_now() -> tuple[str, ...]:
             try:
-                return self._load_now(state)
+                before = state.changes if more else {}
+                return self._load_now(state, {**before, **(changes or {})})
             finally:
                 self._load_ended(state)
 
@@ -81,25 +91,45 @@ class Loader:
         future.add_done_callback(lambda one: self._load_ended(state) if one.cancelled() else None)
         return future
 
-    def unload(self, name: str) -> Future[None]:
-        """Queue an unload; the future ends when the last of its versions is closed."""
+    def unload(self, name: str, version: int | None = None) -> Future[None]:
+        """Queue an unload; the future ends when the version, or all versions, are closed."""
 
         def unload_now() -> list[Future[bool]]:
             with self.lock:
                 state = self.states.get(name)
                 if state is None:
                     raise ModelNotFound(f"no model {typed.show(name)}")
-                leaving = list(state.live.values())
-                state.live = {}
-                state.failures = {}
-                state.error = ""
-                state.wanted = False
-                state.unloaded = True
+                if version is not None and set(state.live) != {version}:
+                    live = state.live.get(version)
+                    if live is None:
+                        raise state.refusal(str(version))
+                    state.live = {one: state.live[one] for one in state.live if one != version}
+                    leaving = [live]
+                else:
+                    leaving = list(state.live.values())
+                    state.live = {}
+                    state.failures = {}
+                    state.error = ""
+                    state.wanted = False
+                    state.unloaded = True
+                    state.changes = {}
+                    state.default = None
                 self._publish(state)
                 self._retire(state, leaving)
-                return list(state.retiring.values())
+                return [state.retiring[one] for one in leaving] or [*state.retiring.values()]
 
         return flatten(self._submit(unload_now))
+
+    def set_default(self, name: str, version: int) -> None:
+        """Make a live version the one for requests that name none."""
+        with self.lock:
+            state = self.states.get(name)
+            if state is None:
+                raise ModelNotFound(f"no model {typed.show(name)}")
+            if version not in state.live:
+                raise state.refusal(str(version))
+            state.default = version
+            self._publish(state)
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Take every route away, drain and close; blocks.  False if requests were cut off.
@@ -137,11 +167,14 @@ class Loader:
         if state.idle and state.entry is None:
             self.states.pop(state.name, None)
 
-    def _load_now(self, state: ModelState) -> tuple[str, ...]:
+    def _load_now(self, state: ModelState, changes: Changes) -> tuple[str, ...]:
         """Load what is new or changed, then swap it in; runs on the loader thread."""
         if self.closing:
             raise Unavailable("shutting down")
         entry = self._read_entry(state)
+        if changes:
+            config = typed.overlay(entry.config, changes, ModelConfig, source="load request")
+            entry = replace(entry, config=config)
         chosen = entry.chosen()
         core = without_routing(entry.config)
         with self.lock:
@@ -166,7 +199,7 @@ class Loader:
                 _log.exception("model %s version %s: load", entry.name, version)
                 message = f"{type(error).__name__}: {error}".partition("\n")[0]
                 failures[version] = _without_path(message, chosen[version])
-        return self._swap(state, entry, opened, failures)
+        return self._swap(state, entry, changes, opened, failures)
 
     def _read_entry(self, state: ModelState) -> ModelEntry:
         error = ""
@@ -203,6 +236,7 @@ class Loader:
         self,
         state: ModelState,
         entry: ModelEntry,
+        changes: Changes,
         opened: dict[int, LiveVersion],
         failures: dict[int, str],
     ) -> tuple[str, ...]:
@@ -219,6 +253,8 @@ class Loader:
                     after = {one: after[one] for one in after if one in entry.chosen()}
                 state.live = after
                 state.failures = failures
+                if not failures:
+                    state.changes = changes
                 state.labels = dict(entry.config.labels)
                 self._publish(state)
                 leaving = [live for one, live in before.items() if after.get(one) is not live]

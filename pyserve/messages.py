@@ -34,14 +34,27 @@ class OutputTensor(NamedTuple):
     data: bytes | memoryview
 
 
+class Region(NamedTuple):
+    """A stretch of the shared memory that a client has registered as `name`; sizes in bytes."""
+
+    name: str
+    offset: int
+    byte_size: int
+
+
 class Timing(NamedTuple):
-    """Where a request's time went inside the engine; `batch_size` counts the rows it ran with."""
+    """Where a request's time went; `batch_size` counts the rows it ran with.
+
+    All but the last two are the engine's; those are zero for a model without processing.
+    """
 
     queue_ns: int
     batch_size: int
     copy_in_ns: int
     compute_ns: int
     copy_out_ns: int
+    preprocess_ns: int = 0
+    postprocess_ns: int = 0
 
 
 class Completed(NamedTuple):
@@ -52,10 +65,16 @@ class Completed(NamedTuple):
 
 
 class RequestedOutput(msgspec.Struct, frozen=True):
-    """An output that a request asks for, and whether it wants it as binary data."""
+    """An output that a request asks for, and how it wants it.
+
+    binary: as binary data.  classes: not the values, but the `classes` largest of each row, as
+    "value:index" or "value:index:label"; 0 for the values.  region: written there.
+    """
 
     name: str
     binary: bool
+    classes: int = 0
+    region: Region | None = None
 
 
 class InferRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -63,12 +82,14 @@ class InferRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `outputs` None asks for all, each in the form that `binary_default` says. `deadline_ns` is an
     instant on `time.monotonic_ns()`, 0 for none; `timeout_us` is the duration it was made from.
+    `regions` says, by the names of inputs, whose bytes are to be read from shared memory.
     """
 
     model: str
     version: str | None
     id: str = ""
     inputs: list[InputTensor]
+    regions: dict[str, Region] = {}
     outputs: list[RequestedOutput] | None = None
     binary_default: bool = False
     deadline_ns: int = 0
@@ -77,13 +98,18 @@ class InferRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class InferResponse(msgspec.Struct, frozen=True, gc=False):
-    """The answer to one request, from the version that ran it."""
+    """The answer to one request, from the version that ran it.
+
+    `regions` says, by the names of outputs, whose bytes were written to shared memory; they have no
+    data here.
+    """
 
     model: str
     version: str
     id: str
     outputs: list[OutputTensor]
     timing: Timing
+    regions: dict[str, Region] = {}
 
 
 class Histogram(NamedTuple):

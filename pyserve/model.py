@@ -24,6 +24,7 @@ from pyserve.signature import Example, Signature, TensorSpec, UntypedSpec
 
 if TYPE_CHECKING:
     from pyserve import _C
+    from pyserve.processing.processor import Processor
 
 DEFAULT_MAX_BATCH_SIZE = 32
 PLATFORMS = {".pt": "torchscript", ".pt2": "aotinductor"}
@@ -79,6 +80,9 @@ class Model:
         self.combines: bool = version.combines
         self.batching_note: str = version.batching_note
         self.notes: tuple[str, ...] = tuple(version.notes)
+        # What stands between a client's data and the tensors; a server sets it, see processing/.
+        self.processor: Processor | None = None
+        self.class_labels: tuple[str, ...] = ()
         _open_models.add(self)
 
     @property
@@ -142,8 +146,8 @@ class Model:
         The answer's bytes if it is answered at once; a request whose answer, bytes or a failure,
         goes to `token` like to a future; or None, if the plain lane must see to it.
         """
-        if self._timeout_ns:
-            return None  # deadlines need a timer
+        if self._timeout_ns or self.processor is not None:
+            return None  # deadlines need a timer, pictures a thread
         reader = self._reader_here()
         here = reader.lone_arrival()
         return lane.submit(self._version, reader.queue, head, body, token, here)

@@ -4,6 +4,7 @@ No thread, no lock and no loading here: the registry guards these values, and th
 them into answers, namely the routes for leases, the index, and the error for who finds none.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -45,6 +46,8 @@ class ModelState:
 
     pending: loads asked for and not finished.
     wanted: it was loaded, or tried, and not unloaded since.
+    changes: what the load asked for, over the configuration on disk.
+    default: the version for requests that name none, where it is not the highest.
     retiring: versions on their way out, each with a future: whether all its requests ended.
     """
 
@@ -59,6 +62,8 @@ class ModelState:
     pending: int = 0
     wanted: bool = False
     unloaded: bool = False
+    changes: Mapping[tuple[str, ...], object] = field(default_factory=dict)
+    default: int | None = None
 
     @property
     def idle(self) -> bool:
@@ -66,13 +71,14 @@ class ModelState:
         return not (self.live or self.retiring or self.pending or self.wanted)
 
     def routes(self) -> Routes:
-        """Return where each version and label leads; None is the highest live version."""
+        """Return where each version and label leads; None is the default version."""
         routes: Routes = {str(version): live for version, live in self.live.items()}
         for label, version in self.labels.items():
             if version in self.live:
                 routes[label] = self.live[version]
         if self.live:
-            routes[None] = self.live[max(self.live)]
+            default = self.default if self.default in self.live else None
+            routes[None] = self.live[max(self.live) if default is None else default]
         return routes
 
     def failure(self) -> str:

@@ -21,7 +21,7 @@ from pyserve.errors import (
 )
 from pyserve.futures import when_all
 from pyserve.live import LiveVersion
-from pyserve.loader import Loader, OpenModel
+from pyserve.loader import Changes, Loader, OpenModel
 from pyserve.model_state import ModelIndexEntry, ModelState
 from pyserve.repository import Repository
 from pyserve.watcher import Watcher
@@ -70,7 +70,8 @@ class Registry:
     def lease(self, name: str, version: str | None = None) -> LiveVersion:
         """Take a lease; use it at once: `with registry.lease(name, version) as model`.
 
-        `version` is a number or a label; None is the highest live version.  Raises
+        `version` is a number or a label; None is the default, the highest live version unless
+        `set_default` said otherwise.  Raises
         ModelNotFound, or Unavailable while the model is loading or being unloaded.
         """
         try:
@@ -155,23 +156,39 @@ class Registry:
 
         return when_all({name: self._loader.load(name) for name in wanted}, finished, settled)
 
-    def load(self, name: str) -> Future[tuple[str, ...]]:
+    def load(
+        self, name: str, changes: Changes | None = None, *, more: bool = False
+    ) -> Future[tuple[str, ...]]:
         """Load, or reload what changed on disk; the result is the versions that serve then.
+
+        changes: values for keys of the configuration, such as `{("instances", "count"): 2}`, that
+        stand over what is on disk until the next load; with `more` they are added to those of the
+        load before.
 
         The future fails with ModelNotFound, ConfigError or LoadFailed; what served before
         serves on.  Raises PermissionDenied where model control is not `explicit`.
         """
         self._check_control()
-        return self._loader.load(name)
+        return self._loader.load(name, changes, more=more)
 
-    def unload(self, name: str) -> Future[None]:
+    def unload(self, name: str, version: int | None = None) -> Future[None]:
         """Unload; the future ends when the last request has ended and the model is closed.
 
-        It fails with ModelNotFound for a name never heard of.  Raises PermissionDenied where
-        model control is not `explicit`.
+        With a `version` only that one leaves, until the next load.  The future fails with
+        ModelNotFound for a name never heard of, or a version that is not served.  Raises
+        PermissionDenied where model control is not `explicit`.
         """
         self._check_control()
-        return self._loader.unload(name)
+        return self._loader.unload(name, version)
+
+    def set_default(self, name: str, version: int) -> None:
+        """Let `version` answer requests that name none, until the model is unloaded.
+
+        Raises ModelNotFound where it is not served, PermissionDenied where model control is not
+        `explicit`.
+        """
+        self._check_control()
+        self._loader.set_default(name, version)
 
     def refresh(self) -> None:
         """Read the repository anew, so that `index` lists what has come and gone; blocks."""

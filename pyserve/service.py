@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pyserve.errors import ModelFailed, PyserveError, Unavailable
+from pyserve.loader import Changes
 from pyserve.messages import InferRequest, InferResponse
 from pyserve.metrics import LiveStats
 from pyserve.registry import ModelIndexEntry, Registry
+from pyserve.staged import infer_staged, is_staged
 
 if TYPE_CHECKING:
     from pyserve.live import LiveVersion
     from pyserve.model import Model
+    from pyserve.shared_memory import SharedMemory
 
 _logger = logging.getLogger(__name__)
 
@@ -22,8 +25,9 @@ _logger = logging.getLogger(__name__)
 class Service:
     """Inference, statistics and changes over one registry."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, shared_memory: SharedMemory | None = None) -> None:
         self._registry = registry
+        self.shared_memory = shared_memory  # None: it is off
         self.draining = False  # nothing new is admitted any more
 
     async def infer(self, request: InferRequest) -> InferResponse:
@@ -32,6 +36,8 @@ class Service:
         names = None if wanted is None else [output.name for output in wanted]
         with self._registry.lease(request.model, request.version) as model:
             try:
+                if model.processor is not None or is_staged(request):
+                    return await infer_staged(model, request, self.shared_memory)
                 outputs, timing = await model.infer_tensors(
                     request.inputs, deadline_ns=request.deadline_ns, outputs=names
                 )
@@ -77,13 +83,23 @@ class Service:
             _logger.warning("the repository index is as it was: %s", error)
         return self._registry.index()
 
-    async def load(self, name: str) -> None:
-        """Load or reload a model; returns when it serves, and goes on if the caller leaves."""
-        await asyncio.shield(asyncio.wrap_future(self._registry.load(name)))
+    async def load(
+        self, name: str, changes: Changes | None = None, *, more: bool = False
+    ) -> tuple[str, ...]:
+        """Load or reload a model; returns the versions that serve.
 
-    async def unload(self, name: str) -> None:
-        """Unload a model; returns when its last request is done."""
-        await asyncio.shield(asyncio.wrap_future(self._registry.unload(name)))
+        The load goes on if the caller leaves. `changes` and `more` are as for `Registry.load`.
+        """
+        loading = asyncio.wrap_future(self._registry.load(name, changes, more=more))
+        return await asyncio.shield(loading)
+
+    async def unload(self, name: str, version: int | None = None) -> None:
+        """Unload a model, or one version of it; returns when its last request is done."""
+        await asyncio.shield(asyncio.wrap_future(self._registry.unload(name, version)))
+
+    def set_default(self, name: str, version: int) -> None:
+        """Let `version` of a model answer the requests that name none."""
+        self._registry.set_default(name, version)
 
     def start_draining(self) -> None:
         """From now on nothing new is admitted, and the service is not ready."""

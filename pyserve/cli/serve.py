@@ -21,6 +21,10 @@ import click
 @click.option(
     "--http-port", type=int, metavar="PORT", help="0 takes any free port. [default: 8000]"
 )
+@click.option(
+    "--grpc-port", type=int, metavar="PORT", help="0 takes any free port. [default: 8001]"
+)
+@click.option("--grpc/--no-grpc", default=None, help="Whether to serve gRPC too. [default: grpc]")
 @click.option("--device", metavar="DEVICE", help="auto, cpu or cuda:N. [default: auto]")
 @click.option(
     "--set",
@@ -74,6 +78,45 @@ import click
     default=None,
     help="Whether plain inference requests take the express lane past aiohttp. [default: express]",
 )
+@click.option(
+    "--shared-memory",
+    is_flag=True,
+    default=None,
+    help="Let clients on this machine pass tensors in system shared memory.",
+)
+@click.option(
+    "--cors-origin",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Let web pages of this origin, such as https://app.example, send requests. Repeatable.",
+)
+@click.option(
+    "--model-store",
+    metavar="DIR",
+    help="A folder of TorchServe's archives (.mar, .tar.gz) to serve.",
+)
+@click.option(
+    "--ts-config", metavar="FILE", help="Read addresses and models from TorchServe's config file."
+)
+@click.option(
+    "--torchserve-ports",
+    is_flag=True,
+    default=None,
+    help="Serve TorchServe's API on its own ports too: 8080, 8081 and 8082, and 7070 and 7071.",
+)
+@click.option(
+    "--allowed-url",
+    "allowed_urls",
+    multiple=True,
+    metavar="PREFIX",
+    help="Let archives be registered from URLs that begin so. Repeatable. [default: none]",
+)
+@click.option(
+    "--allow-handlers",
+    is_flag=True,
+    default=None,
+    help="Run the Python code that models bring along. Only for models that you trust.",
+)
 @click.option("--request-log", is_flag=True, default=None, help="Log a line for every request.")
 def command(
     model_file: tuple[str, ...],
@@ -81,6 +124,8 @@ def command(
     config_file: str | None,
     settings: tuple[str, ...],
     load_model: tuple[str, ...],
+    cors_origin: tuple[str, ...],
+    allowed_urls: tuple[str, ...],
     **options: object,
 ) -> None:
     """Serve MODEL_FILEs and the models of repositories over HTTP.
@@ -103,6 +148,8 @@ def command(
         "model_repository": model_repository,
         "settings": settings,
         "load_model": load_model,
+        "cors_origin": cors_origin,
+        "allowed_urls": allowed_urls,
     }
     given = {name: list(value) for name, value in lists.items() if value}
     config = config.with_options({**options, **given})

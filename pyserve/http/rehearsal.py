@@ -42,6 +42,7 @@ class _Understudy:
 
     name = "understudy"
     version = "1"
+    processor = None
 
     def __init__(self, light: "Model | None") -> None:
         self._light = light

@@ -167,7 +167,8 @@ def environment(**changes: str) -> dict[str, str]:
 @contextmanager
 def start(log: Path, *arguments: str, **env: str) -> Iterator[Server]:
     """Yield a server that is ready; it is stopped at the end if the test has not."""
-    full = command("serve", *arguments, "--http-port", "0", "--log-format", "json")
+    ports = ("--http-port", "0", "--grpc-port", "0")
+    full = command("serve", *ports, "--log-format", "json", *arguments)
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             full, stdout=subprocess.PIPE, stderr=stderr, env=environment(**env)

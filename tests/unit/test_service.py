@@ -26,6 +26,7 @@ OUTPUT = OutputTensor("y", "FP32", (1, 1), bytes(4))
 class FakeModel:
     name = "m"
     version = "3"
+    processor = None
 
     def __init__(self) -> None:
         self.leases = 0
