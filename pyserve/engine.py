@@ -10,12 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
+from pyserve.class_labels import read_class_labels
 from pyserve.config import ModelConfig, apply_options, apply_settings
 from pyserve.errors import ConfigError, LoadFailed
 from pyserve.loader import OpenModel
 from pyserve.messages import VersionStats
 from pyserve.registry import ModelIndexEntry, Progress, Registry
-from pyserve.repository import ModelEntry, Repository, entry_for_file, entry_for_folder, platform_of
+from pyserve.repository import (
+    ModelEntry,
+    Repository,
+    entry_for_file,
+    entry_for_folder,
+    platform_of,
+)
 from pyserve.signature import TensorSpec, read_signature
 
 if TYPE_CHECKING:
@@ -51,6 +58,41 @@ def open_model(path: Path, *, name: str, version: str, config: ModelConfig) -> M
 
     signature = read_signature(path) if platform_of(path, config) == "torchscript" else None
     return load_model(path, name=name, version=version, config=config, signature=signature)
+
+
+def open_served_model(
+    path: Path, *, name: str, version: str, config: ModelConfig, allow_handlers: bool = False
+) -> Model:
+    """Open a version as a server does, with the processing that its configuration declares.
+
+    Callers in this process have tensors, and need none.  allow_handlers: whether Python code that
+    the model brings along may run.  Blocks, and raises as `open_model`.
+    """
+    folders = model_folders(path, version)
+    labels = read_class_labels(config.class_labels, folders)
+    model = open_model(path, name=name, version=version, config=config)
+    model.class_labels = labels
+    if not (config.preprocess or config.postprocess or config.processor):
+        return model
+    from pyserve.processing.processor import make_processor
+
+    try:
+        model.processor = make_processor(model, config, folders, allow_handlers)
+    except BaseException:
+        model.close()
+        raise
+    return model
+
+
+def model_folders(path: Path, version: str) -> tuple[Path, ...]:
+    """Return where files that belong to a model file may lie, the nearest first.
+
+    Its own folder, and the model's where the repository has one for each version.
+    """
+    folder = path.parent
+    if folder.name == version:
+        return (folder, folder.parent)
+    return (folder,)
 
 
 def load(path: str | Path, *, name: str | None = None, **options: Unpack[Options]) -> Model:
@@ -203,4 +245,4 @@ def _why_nothing(entry: ModelEntry) -> str:
     return "; ".join(reasons) or "no version to load, expected VERSION/model.pt"
 
 
-__all__ = ["Engine", "Options", "load", "open_model"]
+__all__ = ["Engine", "Options", "load", "open_model", "open_served_model"]

@@ -111,12 +111,14 @@ def part(type_: msgspec.inspect.Type, kind: type[K]) -> K | None:
 
 def _check(value: object, type_: msgspec.inspect.Type, path: Place, source: str) -> None:
     """Refuse what `type_` does not take, in words for people; msgspec has the last word."""
-    group = part(type_, msgspec.inspect.StructType)
+    group = _group(value, type_, path, source)
     array = part(type_, msgspec.inspect.VarTupleType)
     table = part(type_, msgspec.inspect.DictType)
     if group is not None and isinstance(value, dict):
         fields = {field.encode_name: field for field in group.fields}
         for key, inner in value.items():
+            if key == group.tag_field:
+                continue
             if key not in fields:
                 raise _unknown_key(path, key, fields, source)
             _check(inner, fields[key].type, (*path, key), source)
@@ -141,6 +143,33 @@ def _check(value: object, type_: msgspec.inspect.Type, path: Place, source: str)
         if literal is not None and isinstance(value, str):
             hint = nearest(value, [str(one) for one in literal.values])
         raise ConfigError(f"{source}: {_dotted(path)}: expected {_words(type_)}, got {got}{hint}")
+
+
+def _group(
+    value: object, type_: msgspec.inspect.Type, path: Place, source: str
+) -> msgspec.inspect.StructType | None:
+    """Return the struct that `value` is to become; of several kinds, the one that its tag names."""
+    kinds = _kinds(type_)
+    if not kinds or not isinstance(value, dict):
+        return part(type_, msgspec.inspect.StructType)
+    key = next(iter(kinds.values())).tag_field
+    tag = value.get(key)
+    if isinstance(tag, str) and tag in kinds:
+        return kinds[tag]
+    expected = "one of " + ", ".join(f'"{one}"' for one in kinds)
+    if key not in value:
+        raise ConfigError(f"{source}: {_dotted(path)}: needs {key}, {expected}")
+    hint = nearest(tag, kinds) if isinstance(tag, str) else ""
+    raise ConfigError(
+        f"{source}: {_dotted((*path, str(key)))}: expected {expected}, got {show(tag)}{hint}"
+    )
+
+
+def _kinds(type_: msgspec.inspect.Type) -> dict[str, msgspec.inspect.StructType]:
+    """The structs of a tagged union, by tag; none for any other type."""
+    types = type_.types if isinstance(type_, msgspec.inspect.UnionType) else (type_,)
+    structs = [one for one in types if isinstance(one, msgspec.inspect.StructType)]
+    return {str(one.tag): one for one in structs if one.tag is not None}
 
 
 def _takes(type_: msgspec.inspect.Type, value: object) -> bool:
@@ -184,6 +213,9 @@ def _within(
 def _words(type_: msgspec.inspect.Type) -> str:
     """What an inspected type takes, as a phrase after "expected"."""
     match type_:
+        case msgspec.inspect.UnionType(types=types) if kinds := _kinds(type_):
+            others = [_words(one) for one in types if one not in kinds.values()]
+            return " or ".join([f"a mapping with kind ({', '.join(kinds)})", *others])
         case msgspec.inspect.UnionType(types=types):
             return " or ".join(_words(one) for one in types)
         case msgspec.inspect.LiteralType(values=values):

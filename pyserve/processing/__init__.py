@@ -1,0 +1,1 @@
+"""What stands between the data that clients have and the tensors that a model takes."""
