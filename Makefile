@@ -28,11 +28,11 @@ help:
 $(VENV)/.torch: 
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet "$(TORCH)" "setuptools>=77" wheel ninja numpy
+	$(BIN)/pip install --quiet "$(TORCH)" "setuptools>=77" wheel ninja numpy "grpcio-tools>=1.66"
 	@touch $@
 
 # Editable: Python changes need no new install, C++ changes rebuild the extension.
-$(VENV)/.installed: $(VENV)/.torch pyproject.toml setup.py $(SOURCES)
+$(VENV)/.installed: $(VENV)/.torch pyproject.toml setup.py $(SOURCES) $(wildcard pyserve/protos/*.proto)
 	@echo "building the C++ core (two to four minutes the first time)"
 	$(BIN)/pip install --quiet --no-build-isolation --editable ".[zoo]"
 	@touch $@

@@ -1,12 +1,14 @@
-"""Builds `pyserve._C`, the C++ core, against the torch that is installed.
+"""Builds `pyserve._C`, the C++ core, against the torch that is installed, and compiles the protos.
 
 Everything else about the package stands in pyproject.toml.  The sources are listed in
 csrc/sources.txt, which CMake reads too.
 """
 
+import runpy
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 ROOT = Path(__file__).parent
@@ -26,6 +28,15 @@ def compile_flags() -> list[str]:
     return [*flags, "-Wno-unused-parameter", "-Wno-missing-field-initializers"]
 
 
+class BuildPython(build_py):
+    """Compiles the .proto files where they are: an editable install reads them from there."""
+
+    def run(self) -> None:
+        """Compile, then collect what belongs into the package."""
+        runpy.run_path(str(ROOT / "pyserve" / "protos" / "build.py"))["build"]()
+        super().run()
+
+
 setup(
     ext_modules=[
         CppExtension(
@@ -35,5 +46,5 @@ setup(
             extra_compile_args=compile_flags(),
         )
     ],
-    cmdclass={"build_ext": BuildExtension},
+    cmdclass={"build_ext": BuildExtension, "build_py": BuildPython},
 )

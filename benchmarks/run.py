@@ -14,7 +14,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks import first_request, footprint, http, in_process, json_body, overload, report
+from benchmarks import (
+    first_request,
+    footprint,
+    grpc,
+    http,
+    in_process,
+    json_body,
+    overload,
+    report,
+)
 from benchmarks.context import QUICK, Context, Options
 from benchmarks.finding import Finding
 from pyserve.bench import machine
@@ -45,6 +54,7 @@ ROWS = (
     Row("http-tiny", (http.TINY,), http.measure_tiny),
     Row("http-added", (http.ADDED,), http.measure_added),
     Row("http-resnet18", (http.RESNET,), http.measure_resnet),
+    Row("grpc", (grpc.TINY, grpc.ADDED), grpc.measure_grpc),
     Row("json-body", (json_body.JSON,), json_body.measure_json),
     Row("first-request", (first_request.TINY, first_request.RESNET), first_request.measure_first),
     Row("memory", (footprint.MEMORY,), footprint.measure_memory),

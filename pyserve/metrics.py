@@ -3,7 +3,7 @@
 Histograms keep their buckets, so that several servers' figures can be added up.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ from pyserve.messages import Histogram, VersionStats
 
 Responses = Callable[[], Iterable[tuple[str, int, int]]]
 """Route, status and how many answers were given, for every pair that occurred."""
+
+GrpcResponses = Mapping[tuple[str, str], int]
+"""How many answers over gRPC there were, by method and status."""
 
 _MODEL = ("model", "version")
 _HISTOGRAMS = (
@@ -45,11 +48,16 @@ class Metrics:
     """Everything under `/metrics`."""
 
     def __init__(
-        self, live: Callable[[], Iterable[LiveStats]], responses: Responses, *, version: str
+        self,
+        live: Callable[[], Iterable[LiveStats]],
+        responses: Responses,
+        *,
+        version: str,
+        grpc_responses: GrpcResponses | None = None,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._registry)
-        self._registry.register(_Collector(live, responses, version))
+        self._registry.register(_Collector(live, responses, version, grpc_responses))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their content type, in the form the Accept header asks for."""
@@ -59,8 +67,13 @@ class Metrics:
 
 class _Collector(Collector):
     def __init__(
-        self, live: Callable[[], Iterable[LiveStats]], responses: Responses, version: str
+        self,
+        live: Callable[[], Iterable[LiveStats]],
+        responses: Responses,
+        version: str,
+        grpc_responses: GrpcResponses | None,
     ) -> None:
+        self._grpc_responses = grpc_responses
         self._live = live
         self._responses = responses
         self._version = version
@@ -84,6 +97,17 @@ class _Collector(Collector):
         for route, status, count in self._responses():
             answers.add_metric([route, str(status)], count)
         yield answers
+        if self._grpc_responses is not None:
+            yield _grpc_answers(self._grpc_responses)
+
+
+def _grpc_answers(responses: GrpcResponses) -> Metric:
+    answers = CounterMetricFamily(
+        "pyserve_grpc_responses", "Answers over gRPC", labels=["method", "code"]
+    )
+    for (method, code), count in list(responses.items()):
+        answers.add_metric([method, code], count)
+    return answers
 
 
 def _counters(versions: list[LiveStats]) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -128,7 +129,8 @@ class HttpChild(Child):
 
 def start_server(*arguments: str) -> HttpChild:
     """Start `pyserve serve` on a free loopback port; returns when all its models are ready."""
-    fixed = ("--http-port", "0", "--log-format", "json", "--log-level", "warning")
+    ports = ("--http-port", "0", "--grpc-port", "0")
+    fixed = (*ports, "--log-format", "json", "--log-level", "warning")
     server = HttpChild("pyserve serve", _python("pyserve", "serve", *arguments, *fixed))
     failed = server.ready["failed"]
     if failed or not server.ready["models"]:
@@ -141,6 +143,11 @@ def start_server(*arguments: str) -> HttpChild:
 def start_empty(kind: str = "server") -> HttpChild:
     """Start the empty aiohttp handler of `empty.py`."""
     return HttpChild("the empty handler", _python("pyserve.bench.empty", kind))
+
+
+def start_empty_grpc(answer: Path) -> Child:
+    """Start the empty grpc.aio handler of `empty_grpc.py`, which answers with a file's message."""
+    return Child("the empty gRPC handler", _python("pyserve.bench.empty_grpc", str(answer)))
 
 
 def _python(module: str, *arguments: str) -> list[str]:

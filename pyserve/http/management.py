@@ -1,47 +1,22 @@
-"""Who may change what is served.
-
-With a management token: whoever sends it, from anywhere.  Without one: whoever reaches a listener
-that only this machine can reach, but no web page that a browser on it happens to show.
-"""
-
-import hmac
+"""Who may change what is served over HTTP: `pyserve.guard`, asked with a request's headers."""
 
 from aiohttp import hdrs, web
 
-from pyserve.errors import PermissionDenied, Unauthenticated
+from pyserve.guard import Guard
 
 
 class Management:
     """The guard before every handler that changes state."""
 
     def __init__(self, token: str | None, *, loopback: bool, control: str) -> None:
-        self._token = None if token is None else token.encode()
-        self._loopback = loopback
-        self._control = control
+        self._guard = Guard(token, loopback=loopback, control=control)
 
-    def check(self, request: web.BaseRequest) -> None:
-        """Raise Unauthenticated (401) or PermissionDenied (403) unless `request` may go on."""
-        if self._token is not None:
-            self._check_token(request.headers.get(hdrs.AUTHORIZATION, ""), self._token)
-        elif not self._loopback:
-            raise PermissionDenied(
-                "this listener can be reached from other machines, so changing models needs a "
-                "token: start the server with --management-token"
-            )
-        elif hdrs.ORIGIN in request.headers:
-            # Any page in a browser may post to a loopback address; no command-line client says
-            # where it comes from.
-            raise PermissionDenied("web pages may not change models without a management token")
-        if self._control != "explicit":
-            raise PermissionDenied(
-                f"model control is {self._control}: start the server with "
-                "--model-control explicit to load and unload models while it runs"
-            )
+    def check(self, request: web.BaseRequest, *, models: bool = True) -> None:
+        """Raise Unauthenticated (401) or PermissionDenied (403) unless `request` may go on.
 
-    @staticmethod
-    def _check_token(header: str, token: bytes) -> None:
-        scheme, _, given = header.partition(" ")
-        if scheme.lower() != "bearer":
-            raise Unauthenticated("expected the header Authorization: Bearer MANAGEMENT_TOKEN")
-        if not hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token):
-            raise Unauthenticated("the management token is not the right one")
+        models: it changes which models are served.
+        """
+        headers = request.headers
+        self._guard.check(
+            headers.get(hdrs.AUTHORIZATION, ""), from_page=hdrs.ORIGIN in headers, models=models
+        )

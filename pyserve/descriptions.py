@@ -14,20 +14,38 @@ if TYPE_CHECKING:
 
 
 def model_metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
-    """Return the protocol's model metadata; -1 stands for the batch and for any size."""
+    """Return the protocol's model metadata; -1 stands for the batch and for any size.
+
+    Inputs and outputs are what clients send and get; where that is processed, `properties` says
+    how, and has the model's own tensors.
+    """
     properties: dict[str, object] = {"device": model.device, "max_batch_size": model.max_batch_size}
     if model.batching_note:
         properties["batching_note"] = model.batching_note
     if model.notes:
         properties["notes"] = list(model.notes)
+    inputs, outputs = public_signature(model)
+    if model.processor is not None:
+        properties["preprocess"] = list(model.processor.preprocess)
+        properties["postprocess"] = list(model.processor.postprocess)
+        properties["tensors"] = {
+            "inputs": [_tensor(spec, batched=model.batched) for spec in model.inputs],
+            "outputs": [_tensor(spec, batched=model.batched) for spec in model.outputs],
+        }
     return {
         "name": model.name,
         "versions": list(versions),
         "platform": model.platform,
-        "inputs": [_tensor(spec, batched=model.batched) for spec in model.inputs],
-        "outputs": [_tensor(spec, batched=model.batched) for spec in model.outputs],
+        "inputs": [_tensor(spec, batched=model.batched) for spec in inputs],
+        "outputs": [_tensor(spec, batched=model.batched) for spec in outputs],
         "properties": properties,
     }
+
+
+def public_signature(model: Model) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs that clients send and the outputs that they get."""
+    public = model if model.processor is None else model.processor
+    return public.inputs, public.outputs
 
 
 def _tensor(spec: TensorSpec, *, batched: bool) -> dict[str, object]:
@@ -37,14 +55,15 @@ def _tensor(spec: TensorSpec, *, batched: bool) -> dict[str, object]:
 
 def model_config(model: Model) -> dict[str, object]:
     """Return what load generators read of Triton's ModelConfig; dims leave the batch out."""
+    inputs, outputs = public_signature(model)
     return {
         "name": model.name,
         "platform": model.platform,
         "backend": "pyserve",
         "version_policy": {"specific": {"versions": [int(model.version)]}},
         "max_batch_size": model.max_batch_size,
-        "input": [_config_tensor(spec) for spec in model.inputs],
-        "output": [_config_tensor(spec) for spec in model.outputs],
+        "input": [_config_tensor(spec) for spec in inputs],
+        "output": [_config_tensor(spec) for spec in outputs],
         "instance_group": [
             {
                 "name": model.name,
@@ -83,6 +102,9 @@ def model_statistics(live: LiveStats) -> dict[str, object]:
             "cache_miss": nothing,
         },
         "batch_stats": [],
+        # Of answers in several parts, and of memory that a backend counts: there are none.
+        "response_stats": {},
+        "memory_usage": [],
     }
 
 

@@ -1,0 +1,90 @@
+"""ModelStreamInfer: many requests and their answers in one call.
+
+The requests of a stream run concurrently, and their answers keep the order of the requests. One
+that fails is answered with a message that says why; the stream goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import grpc
+
+from pyserve.errors import INTERNAL, PyserveError
+from pyserve.grpc import inference
+from pyserve.grpc.calls import Context
+from pyserve.grpc.drain import Drain
+from pyserve.service import Service
+from pyserve.wire.oip_proto import (
+    encode_stream_error,
+    encode_stream_response,
+    request_id,
+    wants_final,
+)
+from pyserve.wire.proto_bytes import split
+
+MAX_IN_FLIGHT = 64
+"""Requests of one stream that are not answered yet; no more are read before one is."""
+
+_logger = logging.getLogger(__name__)
+
+
+class StreamApi:
+    """The streaming method of `inference.GRPCInferenceService`."""
+
+    def __init__(self, service: Service, drain: Drain) -> None:
+        self._service = service
+        self._drain = drain
+
+    async def infer(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        """Answer until the client has sent its last request, or the server shuts down."""
+        answers: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        room = asyncio.Semaphore(MAX_IN_FLIGHT)
+        deadline_ns = inference.deadline_of(context)
+
+        async def read() -> None:
+            try:
+                while True:
+                    await room.acquire()
+                    data = await context.read()
+                    if data is grpc.aio.EOF:
+                        break
+                    answers.put_nowait(asyncio.create_task(self._answer(data, deadline_ns)))
+            finally:
+                answers.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        answer = None
+        try:
+            with self._drain.ends(reader):
+                while (answer := await answers.get()) is not None:
+                    await context.write(await answer)
+                    room.release()
+                if self._drain.begun:
+                    raise self._drain.refusal()
+        finally:
+            # The client has left: nobody waits for what still runs.
+            reader.cancel()
+            if answer is not None:
+                answer.cancel()
+            while not answers.empty():
+                waiting = answers.get_nowait()
+                if waiting is not None:
+                    waiting.cancel()
+
+    async def _answer(self, data: bytes, deadline_ns: int) -> bytes:
+        """Return a serialized ModelStreamInferResponse, whatever happens."""
+        parts = split(data)
+        final = wants_final(parts)
+        try:
+            answered = await inference.run(
+                self._service, data, deadline_ns=deadline_ns, final=final
+            )
+            return encode_stream_response(answered.message)
+        except PyserveError as error:
+            return encode_stream_error(error.message, request_id(parts), final=final)
+        except Exception:
+            _logger.exception("a request of a stream failed")
+            return encode_stream_error(INTERNAL, request_id(parts), final=final)
