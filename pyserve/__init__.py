@@ -4,6 +4,9 @@
     y = model(x)                  # threads that call at once are batched together
     y = await model.infer(x)      # the same from asyncio
 
+    client = pyserve.Client("http://127.0.0.1:8000")    # a server; also AsyncClient, and grpc://
+    y = client.model("model")(x)  # the same from another process, which needs no torch
+
 Everything is imported on first use, so that `import pyserve` costs nothing.
 """
 
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 from pyserve import errors
 
 if TYPE_CHECKING:
+    from pyserve.client import AsyncClient, Client, InferResult
     from pyserve.engine import Engine, load
     from pyserve.export import export
     from pyserve.model import Model
@@ -21,7 +25,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncClient": "pyserve.client",
+    "Client": "pyserve.client",
     "Engine": "pyserve.engine",
+    "InferResult": "pyserve.client",
     "Model": "pyserve.model",
     "Signature": "pyserve.signature",
     "TensorSpec": "pyserve.signature",
@@ -31,7 +38,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncClient",
+    "Client",
     "Engine",
+    "InferResult",
     "Model",
     "Signature",
     "TensorSpec",

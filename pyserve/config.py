@@ -16,6 +16,7 @@ from msgspec.inspect import LiteralType, NoneType, StrType
 
 from pyserve import strict_yaml, typed
 from pyserve.errors import ConfigError
+from pyserve.process_config import Postprocess, Preprocess
 from pyserve.signature import TensorSpec
 
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,128}")
@@ -94,6 +95,12 @@ class ModelConfig(Group, frozen=True, kw_only=True):
     versions: Versions = Versions()
     warmup: bool = True
     labels: dict[str, Version] = {}
+    # Names of the classes, or a file of them beside the model.
+    class_labels: str | tuple[str, ...] | None = None
+    preprocess: tuple[Preprocess, ...] = ()
+    postprocess: tuple[Postprocess, ...] = ()
+    # FILE.py:CLASS, beside the model: Python that stands in for either.
+    processor: Annotated[str, msgspec.Meta(min_length=1)] | None = None
 
     def __post_init__(self) -> None:
         _check_device(self.device)

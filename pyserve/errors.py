@@ -2,7 +2,8 @@
 
 A class stands for one row: the exception a Python caller sees, the HTTP status and the gRPC code.
 The core names outcomes by the words of `csrc/base/status.h`; `from_code` maps them to classes.
-How a status becomes a response is for `pyserve.http` and `pyserve.grpc` to say.
+A client reads the table the other way: `from_http_status`, `from_grpc_code`. How a status becomes a
+response is for `pyserve.http` and `pyserve.grpc` to say.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 MESSAGE_LIMIT_BYTES = 1024
+
+INTERNAL = "an error inside the server; its log says more"
+"""What a client is told of a fault that nobody foresaw."""
 
 
 def cut(message: str) -> str:
@@ -115,10 +119,17 @@ class ModelFailed(PyserveError):
 
 
 class Unavailable(PyserveError):
-    """Loading, draining, or no instance to run on."""
+    """Loading, draining, or no instance to run on; to a client also: nobody answers.
+
+    retry_after_s: when to try again, where the one who refused has said so.
+    """
 
     http_status = 503
     grpc_code = "UNAVAILABLE"
+
+    def __init__(self, message: str = "", *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlineExceeded(PyserveError):
@@ -142,3 +153,50 @@ BY_CODE: dict[str, type[PyserveError]] = {
 def from_code(name: str, message: str) -> PyserveError:
     """Return the exception for the core's code `name`; a word unknown here is a fault, 500."""
     return BY_CODE.get(name, PyserveError)(message)
+
+
+_ANSWERED: tuple[type[PyserveError], ...] = (
+    InvalidInput,
+    Unauthenticated,
+    PermissionDenied,
+    ModelNotFound,
+    PayloadTooLarge,
+    QueueFull,
+    Cancelled,
+    ModelFailed,
+    Unavailable,
+    DeadlineExceeded,
+)
+
+# 502 is what a proxy says before a server that is down.
+_BY_STATUS = {one.http_status: one for one in _ANSWERED} | {502: Unavailable}
+
+_BY_GRPC_CODE = {one.grpc_code: one for one in _ANSWERED} | {"UNIMPLEMENTED": InvalidInput}
+
+
+def from_http_status(
+    status: int, message: str, *, retry_after_s: float | None = None
+) -> PyserveError:
+    """Return the exception for an answer of `status`, as a client raises it.
+
+    Statuses that are in no row are the caller's fault from 400 to 499, else the server's.
+    """
+    error = _BY_STATUS.get(status, InvalidInput if 400 <= status < 500 else PyserveError)
+    return _refusal(error, message, retry_after_s)
+
+
+def from_grpc_code(code: str, message: str, *, retry_after_s: float | None = None) -> PyserveError:
+    """Return the exception for a call that ended with `code`, as a client raises it.
+
+    RESOURCE_EXHAUSTED stands in two rows; only a full queue says when to come again.
+    """
+    error = _BY_GRPC_CODE.get(code, PyserveError)
+    if code == QueueFull.grpc_code:
+        error = PayloadTooLarge if retry_after_s is None else QueueFull
+    return _refusal(error, message, retry_after_s)
+
+
+def _refusal(error: type[PyserveError], message: str, retry_after_s: float | None) -> PyserveError:
+    if retry_after_s is not None and issubclass(error, QueueFull | Unavailable):
+        return error(message, retry_after_s=retry_after_s)
+    return error(message)

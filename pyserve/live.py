@@ -34,12 +34,13 @@ class LiveVersion:
     and leaving gives it back.
     """
 
-    __slots__ = ("_idle", "config", "leases", "model", "retired", "stamp")
+    __slots__ = ("_idle", "config", "leases", "loaded_at", "model", "retired", "stamp")
 
     def __init__(self, model: Model, config: ModelConfig, stamp: Stamp | None) -> None:
         self.model = model
         self.config = config
         self.stamp = stamp
+        self.loaded_at = time.time()
         self.leases: list[None] = []
         self.retired = False
         self._idle = threading.Condition(threading.Lock())

@@ -1,6 +1,7 @@
 """A directory on disk becomes models, versions and configurations; nothing is loaded here.
 
     REPO/NAME/config.yaml          optional
+    REPO/NAME/config.pbtxt         Triton's, where there is no config.yaml
     REPO/NAME/VERSION/model.pt     TorchScript; VERSION is a positive integer
     REPO/NAME/VERSION/model.pt2    AOTInductor package
 
@@ -19,6 +20,7 @@ from typing import Final
 
 from pyserve.config import ModelConfig, is_name, load_model_config
 from pyserve.errors import ConfigError
+from pyserve.triton_config import CONFIG_PBTXT, read_pbtxt
 from pyserve.typed import show
 
 CONFIG_FILE: Final = "config.yaml"
@@ -166,17 +168,26 @@ def entry_for_folder(folder: Path, *, name: str | None = None) -> ModelEntry:
     """
     name = _checked_name(folder, folder.resolve().name if name is None else name)
     config_path = folder / CONFIG_FILE
+    pbtxt_path = folder / CONFIG_PBTXT
     stamps: list[Stamp] = []
+    notes: list[str] = []
     error = ""
     config = ModelConfig()
+    model_file = ""
     stamp = _stamp(config_path)
-    if stamp is not None:
-        stamps.append(stamp)
-        try:
+    pbtxt_stamp = _stamp(pbtxt_path)
+    try:
+        if stamp is not None:
+            stamps.append(stamp)
+            if pbtxt_stamp is not None:
+                notes.append(f"{CONFIG_PBTXT} is not read, {CONFIG_FILE} is there")
             config = load_model_config(config_path, name=name)
-        except ConfigError as fault:
-            error = fault.message
-    notes = []
+        elif pbtxt_stamp is not None:
+            stamps.append(pbtxt_stamp)
+            config, model_file, passed_over = read_pbtxt(pbtxt_path, name=name)
+            notes += passed_over
+    except ConfigError as fault:
+        error = fault.message
     if _is_file(folder / "config.yml"):
         notes.append("config.yml is not read, the name is config.yaml")
 
@@ -199,7 +210,7 @@ def entry_for_folder(folder: Path, *, name: str | None = None) -> ModelEntry:
         if version >= 2**63:
             notes.append(f"version {version} is too large")
             continue
-        found = _model_file(version_folder, config.platform)
+        found = _model_file(version_folder, config.platform, model_file)
         if isinstance(found, str):
             problems[version] = found
             continue
@@ -274,8 +285,13 @@ def _folders(directory: Path) -> list[Path]:
     return [path for name in names if _is_folder(path := directory / name)]
 
 
-def _model_file(folder: Path, platform: str | None) -> Path | str:
-    """Return the model file of a version's folder, or what is wrong with the folder."""
+def _model_file(folder: Path, platform: str | None, name: str) -> Path | str:
+    """Return the model file of a version's folder, or what is wrong with the folder.
+
+    name: what it is called where the configuration says so, else empty.
+    """
+    if name:
+        return folder / name if _is_file(folder / name) else f"no {name}"
     present = {name: kind for name, kind in PLATFORM_BY_FILE.items() if _is_file(folder / name)}
     fitting = [name for name, kind in present.items() if platform in (None, kind)]
     if len(fitting) == 1:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pyserve.classification import classified
 from pyserve.errors import DeadlineExceeded, InvalidInput
-from pyserve.messages import InferRequest, InferResponse
+from pyserve.messages import InferRequest, InferResponse, Timing
 
 if TYPE_CHECKING:
     from pyserve.model import Model
@@ -41,7 +42,7 @@ async def infer_staged(
         inputs = await shared_memory.fill(inputs, request.regions)
     processor = model.processor
     asked = names
-    preprocess_ns = postprocess_ns = 0
+    preprocess_ns = 0
     if processor is not None:
         asked = processor.model_outputs(names)
         started = time.perf_counter_ns()
@@ -56,17 +57,10 @@ async def infer_staged(
         started = time.perf_counter_ns()
         outputs = await processor.finish(outputs, names)
         postprocess_ns = time.perf_counter_ns() - started
-        timing = timing._replace(preprocess_ns=preprocess_ns, postprocess_ns=postprocess_ns)
+        timing = Timing(*timing[:5], preprocess_ns, postprocess_ns)
     classes = {one.name: one.classes for one in wanted if one.classes}
     if classes:
-        from pyserve.classification import classify
-
-        outputs = [
-            classify(one, classes[one.name], model.class_labels, batched=model.batched)
-            if one.name in classes
-            else one
-            for one in outputs
-        ]
+        outputs = await classified(outputs, classes, model.class_labels, batched=model.batched)
     if written and shared_memory is not None:
         outputs = await shared_memory.write(outputs, written)
     return InferResponse(model.name, model.version, request.id, outputs, timing, written)

@@ -10,20 +10,36 @@ import math
 
 from aiohttp import web
 
-from pyserve.errors import PyserveError, QueueFull, Unauthenticated
+from pyserve.errors import INTERNAL, PyserveError, QueueFull, Unauthenticated
 from pyserve.http.answers import Answer, error_answer
-from pyserve.http.routing import NoRoute, Route, Router
-
-INTERNAL = "an error inside the server; its log says more"
+from pyserve.http.routing import NoRoute, Refusal, Route, Router
 
 _logger = logging.getLogger(__name__)
 
 
-class App:
-    """The handler of every request; `drain` says when the last one has been answered."""
+class NoSuchPath(PyserveError):
+    """No route has this path."""
 
-    def __init__(self, router: Router) -> None:
+    http_status = 404
+
+
+class WrongMethod(PyserveError):
+    """The path has routes, none with this method."""
+
+    http_status = 405
+
+
+class App:
+    """The handler of every request; `drain` says when the last one has been answered.
+
+    otherwise: how errors are worded where the route has no way of its own.
+    beside: the apps of other ports, whose answers are counted with this one's.
+    """
+
+    def __init__(self, router: Router, *, otherwise: Refusal | None = None) -> None:
+        self.beside: list[App] = []
         self._router = router
+        self._otherwise = otherwise or refusal
         self._unmatched = Route("", "unmatched", _no_handler)
         self._in_flight = 0
         self._draining = False
@@ -37,20 +53,32 @@ class App:
             route, params = self._router.resolve(request.method, request.rel_url.raw_path)
             answer = await route.handler(request, params)
         except PyserveError as error:
-            answer = refusal(error)
+            answer = (route.refusal or self._otherwise)(error)
         except NoRoute as no_route:
-            answer = _no_route(request, no_route)
+            answer = self._no_route(request, no_route)
         except asyncio.CancelledError:
             route.responses[499] += 1
             raise
         except Exception:
             _logger.exception("%s %s failed", request.method, request.rel_url.raw_path)
-            answer = error_answer(500, INTERNAL)
+            answer = (route.refusal or self._otherwise)(PyserveError(INTERNAL))
         finally:
             self.end()
         route.responses[answer.status] += 1
         if self._draining:
             answer.force_close()
+        return answer
+
+    def _no_route(self, request: web.BaseRequest, no_route: NoRoute) -> Answer:
+        path = request.rel_url.raw_path[:200]
+        word = no_route.refusal or self._otherwise
+        if not no_route.allowed:
+            return word(
+                NoSuchPath(f"there is no {path} here; GET /v2 says what this server speaks")
+            )
+        allowed = ", ".join(no_route.allowed)
+        answer = word(WrongMethod(f"{request.method[:20]} is not for {path}, expected {allowed}"))
+        answer.fields += f"Allow: {allowed}\r\n".encode()
         return answer
 
     def begin(self) -> None:
@@ -80,6 +108,9 @@ class App:
             for status, count in list(route.responses.items()):
                 key = (route.pattern, status)
                 totals[key] = totals.get(key, 0) + count
+        for app in self.beside:
+            for pattern, status, count in app.responses():
+                totals[pattern, status] = totals.get((pattern, status), 0) + count
         return [(pattern, status, count) for (pattern, status), count in totals.items()]
 
 
@@ -95,12 +126,3 @@ def refusal(error: PyserveError) -> Answer:
     elif isinstance(error, Unauthenticated):
         fields = b"WWW-Authenticate: Bearer\r\n"
     return error_answer(error.http_status, error.message, fields)
-
-
-def _no_route(request: web.BaseRequest, no_route: NoRoute) -> Answer:
-    path = request.rel_url.raw_path[:200]
-    if not no_route.allowed:
-        return error_answer(404, f"there is no {path} here; GET /v2 says what this server speaks")
-    allowed = ", ".join(no_route.allowed)
-    message = f"{request.method[:20]} is not for {path}, expected {allowed}"
-    return error_answer(405, message, f"Allow: {allowed}\r\n".encode())

@@ -15,9 +15,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from pyserve._native import core
-from pyserve.errors import PyserveError, cut
+from pyserve.errors import INTERNAL, PyserveError, cut
 from pyserve.http.answers import CLOSE, error_answer
-from pyserve.http.app import INTERNAL
 from pyserve.http.body_receiver import BodyReceiver, replace_protocol
 from pyserve.http.express import ExpressLane, Target
 from pyserve.http.request_log import Handler

@@ -15,9 +15,9 @@ from typing import NamedTuple
 from aiohttp.web_protocol import RequestHandler
 
 from pyserve._native import core
-from pyserve.errors import ModelFailed, PyserveError
+from pyserve.errors import INTERNAL, ModelFailed, PyserveError
 from pyserve.http.answers import Answer
-from pyserve.http.app import INTERNAL, App, refusal
+from pyserve.http.app import App, refusal
 from pyserve.http.routing import Handler, NoRoute, Route, Router
 from pyserve.service import Service, blame
 

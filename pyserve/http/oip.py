@@ -10,33 +10,29 @@ import time
 from aiohttp import web
 from multidict import istr
 
-from pyserve.errors import InvalidInput, PyserveError
+from pyserve.descriptions import (
+    model_config,
+    model_metadata,
+    model_statistics,
+    public_signature,
+)
+from pyserve.errors import INTERNAL, InvalidInput, PyserveError
 from pyserve.http.answers import Answer, json_answer
-from pyserve.http.app import INTERNAL
 from pyserve.http.bodies import read_body
 from pyserve.http.compression import MIN_BYTES, compressed
-from pyserve.http.descriptions import model_config, model_metadata, model_statistics
 from pyserve.http.routing import Params, Router
 from pyserve.messages import InferRequest
 from pyserve.service import Service
 from pyserve.wire import oip_binary, oip_json
+from pyserve.wire.extensions import extensions
+from pyserve.wire.server_timing import server_timing
 
 HEADER_LENGTH = istr("Inference-Header-Content-Length")
 
-EXTENSIONS = (
-    "binary_tensor_data",
-    "model_configuration",
-    "model_repository",
-    "statistics",
-)
-
-_TIMING = (
-    b"Server-Timing: parse;dur=%.3f, queue;dur=%.3f, batch;desc=%d, "
-    b"copy-in;dur=%.3f, compute;dur=%.3f, copy-out;dur=%.3f\r\n"
-)
-_JSON_FIELDS = b"Content-Type: application/json\r\n" + _TIMING
+_JSON_FIELDS = b"Content-Type: application/json\r\nServer-Timing: %b\r\n"
 _BINARY_FIELDS = (
-    b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" + _TIMING
+    b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
+    b"Server-Timing: %b\r\n"
 )
 
 _logger = logging.getLogger(__name__)
@@ -50,7 +46,7 @@ class OipApi:
         self._server_metadata = {
             "name": "pyserve",
             "version": version,
-            "extensions": EXTENSIONS,
+            "extensions": extensions(shared_memory=service.shared_memory is not None),
         }
         self._max_body_bytes = max_body_bytes
 
@@ -118,19 +114,11 @@ class OipApi:
         except Exception:
             _logger.exception('model "%s", request "%s" failed', model, wanted.id)
             raise PyserveError(INTERNAL) from None
-        timing = response.timing
-        durations = (
-            parse_ns / 1e6,
-            timing.queue_ns / 1e6,
-            timing.batch_size,
-            timing.copy_in_ns / 1e6,
-            timing.compute_ns / 1e6,
-            timing.copy_out_ns / 1e6,
-        )
+        timing = server_timing(parse_ns, response.timing)
         if json_length is None:
-            answer = Answer(200, content, _JSON_FIELDS % durations)
+            answer = Answer(200, content, _JSON_FIELDS % timing)
         else:
-            answer = Answer(200, content, _BINARY_FIELDS % (json_length, *durations))
+            answer = Answer(200, content, _BINARY_FIELDS % (json_length, timing))
         return answer if len(content) < MIN_BYTES else await compressed(request, answer)
 
     def _decode_binary(
@@ -141,7 +129,7 @@ class OipApi:
         if length:
             return oip_binary.decode_request(body, length, model=model, version=version)
         found = self._service.look(model, version)
-        specs = found.inputs
+        specs, _ = public_signature(found)
         if len(specs) != 1:
             names = ", ".join(f'"{spec.name}"' for spec in specs)
             raise InvalidInput(

@@ -1,23 +1,19 @@
 """Triton's model repository extension: what there is, and loading and unloading by name."""
 
-from typing import TypeVar
-
 import msgspec
 from aiohttp import web
 
-from pyserve.errors import InvalidInput
 from pyserve.http.answers import Answer, json_answer
-from pyserve.http.bodies import read_body
+from pyserve.http.json_bodies import decode_body
 from pyserve.http.management import Management
 from pyserve.http.routing import Params, Router
 from pyserve.registry import ModelIndexEntry
 from pyserve.service import Service
+from pyserve.triton_config import check_unload, load_changes
 
 # The bodies of these calls are a few words; Triton's clients may send model files, which are
 # refused, so there is no use in reading more.
 _MAX_BODY_BYTES = 1024 * 1024
-
-_T = TypeVar("_T")
 
 
 class _IndexRequest(msgspec.Struct):
@@ -43,7 +39,7 @@ class RepositoryApi:
 
     async def index(self, request: web.BaseRequest, params: Params) -> Answer:
         """Every model of the repositories with the state of each version, as a bare array."""
-        wanted = await _decode(request, _IndexRequest)
+        wanted = await decode_body(request, _MAX_BODY_BYTES, _IndexRequest)
         entries = await self._service.index()
         return json_answer(
             [_entry(one) for one in entries if one.state == "READY" or not wanted.ready]
@@ -52,33 +48,17 @@ class RepositoryApi:
     async def load(self, request: web.BaseRequest, params: Params) -> Answer:
         """Load a model, or load it again from its files; answers when it is ready or has failed."""
         self._management.check(request)
-        change = await _decode(request, _ChangeRequest)
-        if change.parameters:
-            names = ", ".join(f'"{name[:40]}"' for name in list(change.parameters)[:4])
-            raise InvalidInput(
-                f"a load request takes no parameters here, got {names}: "
-                "put the files into the model repository and load it by name"
-            )
-        await self._service.load(params["model"])
+        change = await decode_body(request, _MAX_BODY_BYTES, _ChangeRequest)
+        await self._service.load(params["model"], load_changes(change.parameters))
         return json_answer({})
 
     async def unload(self, request: web.BaseRequest, params: Params) -> Answer:
         """Take a model out of service; answers when its last request is done."""
         self._management.check(request)
-        await _decode(request, _ChangeRequest)
+        change = await decode_body(request, _MAX_BODY_BYTES, _ChangeRequest)
+        check_unload(change.parameters)
         await self._service.unload(params["model"])
         return json_answer({})
-
-
-async def _decode(request: web.BaseRequest, kind: type[_T]) -> _T:
-    """Return the body as `kind`; clients send no body, an empty one, or JSON."""
-    body = await read_body(request, _MAX_BODY_BYTES)
-    try:
-        return msgspec.json.decode(body or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the body is not what was expected: {error}") from None
-    except RecursionError:
-        raise InvalidInput("the body is JSON that is nested too deep") from None
 
 
 def _entry(one: ModelIndexEntry) -> dict[str, str]:

@@ -13,23 +13,29 @@ from urllib.parse import unquote
 
 from aiohttp.web import BaseRequest
 
+from pyserve.errors import PyserveError
 from pyserve.http.answers import Answer
 
 REMEMBERED_PATHS = 4096
 
 Params: TypeAlias = Mapping[str, str]
 Handler: TypeAlias = Callable[[BaseRequest, Params], Awaitable[Answer]]
+# Words an error in the way of one API; None is everybody's way.
+Refusal: TypeAlias = Callable[[PyserveError], Answer]
 
 
 class Route:
     """One method and pattern, its handler, and how many answers of each status it gave."""
 
-    __slots__ = ("handler", "method", "pattern", "responses")
+    __slots__ = ("handler", "method", "pattern", "refusal", "responses")
 
-    def __init__(self, method: str, pattern: str, handler: Handler) -> None:
+    def __init__(
+        self, method: str, pattern: str, handler: Handler, refusal: Refusal | None = None
+    ) -> None:
         self.method = method
         self.pattern = pattern
         self.handler = handler
+        self.refusal = refusal
         self.responses: Counter[int] = Counter()
 
 
@@ -41,11 +47,15 @@ class Match(NamedTuple):
 
 
 class NoRoute(Exception):
-    """No pattern matches, or (where `allowed` has methods) none with this method."""
+    """No pattern matches, or (where `allowed` has methods) none with this method.
 
-    def __init__(self, allowed: tuple[str, ...]) -> None:
+    refusal: how the routes of this path word their errors.
+    """
+
+    def __init__(self, allowed: tuple[str, ...], refusal: Refusal | None = None) -> None:
         super().__init__(allowed)
         self.allowed = allowed
+        self.refusal = refusal
 
 
 class Router:
@@ -61,7 +71,9 @@ class Router:
         """Every route, in the order they were added."""
         return tuple(self._routes)
 
-    def add(self, method: str, pattern: str, handler: Handler) -> None:
+    def add(
+        self, method: str, pattern: str, handler: Handler, *, refusal: Refusal | None = None
+    ) -> None:
         """Answer `method` (GET answers HEAD too) on paths like `pattern` with `handler`."""
         node = self._root
         names = []
@@ -72,7 +84,7 @@ class Router:
             node = node.children.setdefault(segment, _Node())
         if method in node.routes:
             raise ValueError(f"two handlers for {method} {pattern}")
-        route = Route(method, pattern, handler)
+        route = Route(method, pattern, handler, refusal)
         node.routes[method] = route
         node.names[method] = tuple(names)
         self._routes.append(route)
@@ -86,9 +98,9 @@ class Router:
         chosen = "GET" if method == "HEAD" else method
         route = node.routes.get(chosen)
         if route is None:
-            raise NoRoute(
-                tuple(sorted({*node.routes, *(["HEAD"] if "GET" in node.routes else [])}))
-            )
+            allowed = {*node.routes, *(["HEAD"] if "GET" in node.routes else [])}
+            refusal = next(iter(node.routes.values())).refusal
+            raise NoRoute(tuple(sorted(allowed)), refusal)
         return Match(route, dict(zip(node.names[chosen], values, strict=True)))
 
     def _find(self, segments: list[str]) -> "tuple[_Node, list[str]] | None":

@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from pyserve.errors import InvalidInput
-from pyserve.messages import InferRequest, InputTensor, RequestedOutput
+from pyserve.messages import InferRequest, InputTensor, Region, RequestedOutput
 from pyserve.wire import numbers
 from pyserve.wire.tensors import shown
 
@@ -45,6 +45,8 @@ class InputParameters(msgspec.Struct, frozen=True, gc=False):
 
     binary_data_size: _Count | None = None
     shared_memory_region: str | None = None
+    shared_memory_byte_size: _Count | None = None
+    shared_memory_offset: _Count | None = None
 
 
 class HeaderInput(msgspec.Struct, frozen=True, gc=False):
@@ -61,8 +63,10 @@ class OutputParameters(msgspec.Struct, frozen=True, gc=False):
     """What a requested output may say."""
 
     binary_data: bool | None = None
-    classification: int | None = None
+    classification: _Count | None = None
     shared_memory_region: str | None = None
+    shared_memory_byte_size: _Count | None = None
+    shared_memory_offset: _Count | None = None
 
 
 class HeaderOutput(msgspec.Struct, frozen=True, gc=False):
@@ -176,7 +180,7 @@ def make_request(
 ) -> InferRequest:
     """Return the message that `header` and its `inputs` make; the deadline counts from now."""
     if len(inputs) > 1:
-        _refuse_duplicates("input", [one.name for one in inputs])
+        refuse_duplicates("input", [one.name for one in inputs])
     parameters = header.parameters
     binary_default = False
     timeout_us = priority = deadline_ns = 0
@@ -191,6 +195,7 @@ def make_request(
         version=version,
         id=header.id or "",
         inputs=inputs,
+        regions=_regions(header.inputs),
         outputs=_requested(header.outputs) if header.outputs else None,
         binary_default=binary_default,
         deadline_ns=deadline_ns,
@@ -199,23 +204,53 @@ def make_request(
     )
 
 
+def region_of(
+    what: str, name: str, parameters: InputParameters | OutputParameters | None
+) -> Region | None:
+    """Return the stretch of shared memory that an input or output names; None where it has none."""
+    if parameters is None or parameters.shared_memory_region is None:
+        return None
+    size = parameters.shared_memory_byte_size
+    if size is None:
+        raise InvalidInput(
+            f"{what} {shown(name)} has shared_memory_region, but no shared_memory_byte_size"
+        )
+    return Region(parameters.shared_memory_region, parameters.shared_memory_offset or 0, size)
+
+
+def _regions(inputs: list[HeaderInput]) -> dict[str, Region]:
+    regions = {}
+    for one in inputs:
+        if one.parameters is not None:
+            region = region_of("input", one.name, one.parameters)
+            if region is not None:
+                regions[one.name] = region
+    return regions
+
+
 def _requested(outputs: list[HeaderOutput]) -> list[RequestedOutput]:
     if len(outputs) > 1:
-        _refuse_duplicates("output", [one.name for one in outputs])
+        refuse_duplicates("output", [one.name for one in outputs])
     requested = []
     for one in outputs:
-        binary = False  # as Triton has it: `binary_data_output` speaks for unlisted outputs only
-        if one.parameters is not None:
-            binary = one.parameters.binary_data or False
-            if one.parameters.classification:
-                raise InvalidInput(f"output {shown(one.name)}: classification is not supported")
-            if one.parameters.shared_memory_region is not None:
-                raise InvalidInput(f"output {shown(one.name)}: shared memory is not supported")
-        requested.append(RequestedOutput(one.name, binary))
+        parameters = one.parameters
+        # As Triton has it: `binary_data_output` speaks for unlisted outputs only.
+        if parameters is None:
+            requested.append(RequestedOutput(one.name, False))
+            continue
+        requested.append(
+            RequestedOutput(
+                one.name,
+                parameters.binary_data or False,
+                parameters.classification or 0,
+                region_of("output", one.name, parameters),
+            )
+        )
     return requested
 
 
-def _refuse_duplicates(what: str, names: list[str]) -> None:
+def refuse_duplicates(what: str, names: list[str]) -> None:
+    """Raise InvalidInput where two inputs, or two outputs, have one name."""
     if len(set(names)) == len(names):
         return
     seen: set[str] = set()

@@ -9,18 +9,11 @@ import functools
 import msgspec
 
 from pyserve.errors import InvalidInput
-from pyserve.messages import InferRequest, InferResponse, InputTensor
+from pyserve.messages import InferRequest, InferResponse, InputTensor, Region
 from pyserve.signature import TensorSpec
 from pyserve.wire.header import NO_DATA, HeaderInput, decode_header, make_request
 from pyserve.wire.oip_json import read_input
-from pyserve.wire.tensors import (
-    LENGTH_BYTES,
-    SIZES,
-    element_count,
-    item_size,
-    shown,
-    to_json,
-)
+from pyserve.wire.tensors import LENGTH_BYTES, SIZES, check_size, shown, to_json
 
 # A body's length has fewer digits; more need no conversion to be too large.
 _MAX_LENGTH_DIGITS = 18
@@ -79,14 +72,9 @@ def decode_request(
 
 def _check_size(one: HeaderInput, size: int) -> None:
     """Refuse a size that disagrees with shape and datatype, or data in two places."""
-    count = element_count(one.name, one.shape)
-    item = SIZES.get(one.datatype) or item_size(one.name, one.datatype)
-    expected = count * (item or LENGTH_BYTES)
-    if size < expected or (item and size > expected):
-        raise InvalidInput(
-            f"input {shown(one.name)} has binary_data_size {size}, expected "
-            f"{'' if item else 'at least '}{expected} for shape {list(one.shape)} of {one.datatype}"
-        )
+    check_size(one.name, one.datatype, one.shape, size, "binary_data_size")
+    if one.parameters is not None and one.parameters.shared_memory_region is not None:
+        raise InvalidInput(f"input {shown(one.name)} has both binary_data_size and shared memory")
     if one.data is not NO_DATA:
         raise InvalidInput(f"input {shown(one.name)} has both data and binary_data_size")
 
@@ -150,11 +138,13 @@ def _raw_shape(length: int, spec: TensorSpec, *, batched: bool) -> tuple[int, ..
 def encode_response(response: InferResponse, request: InferRequest) -> tuple[bytes, int | None]:
     """Return the body of the answer, and its JSON's length where binary data follows.
 
-    Outputs that the request lists come as it asks there, others as `binary_default` says.
+    Outputs that the request lists come as it asks there, others as `binary_default` says. Those in
+    shared memory only say where.
     """
     wanted = request.outputs
     binary = request.binary_default
     named = None if wanted is None else {one.name: one.binary for one in wanted}
+    regions = response.regions
     pieces = [_opening(response.model, response.version)]
     if response.id:
         pieces.append(b'"id":' + _encode(response.id) + b",")
@@ -164,7 +154,9 @@ def encode_response(response: InferResponse, request: InferRequest) -> tuple[byt
         pieces.append(separator)
         separator = b","
         name, datatype, shape, data = output
-        if binary if named is None else named.get(name, binary):
+        if regions and name in regions:
+            pieces.append(_shared_output(name, datatype, shape, regions[name]))
+        elif binary if named is None else named.get(name, binary):
             pieces.append(_binary_output(name, datatype, shape, len(data)))
             blobs.append(data)
         else:
@@ -194,4 +186,13 @@ def _json_output(name: str, datatype: str, shape: tuple[int, ...]) -> bytes:
 @functools.lru_cache(maxsize=1024)
 def _binary_output(name: str, datatype: str, shape: tuple[int, ...], size: int) -> bytes:
     parameters = {"binary_data_size": size}
+    return _encode({"name": name, "datatype": datatype, "shape": shape, "parameters": parameters})
+
+
+def _shared_output(name: str, datatype: str, shape: tuple[int, ...], region: Region) -> bytes:
+    parameters = {
+        "shared_memory_region": region.name,
+        "shared_memory_byte_size": region.byte_size,
+        "shared_memory_offset": region.offset,
+    }
     return _encode({"name": name, "datatype": datatype, "shape": shape, "parameters": parameters})

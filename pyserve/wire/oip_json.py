@@ -2,8 +2,8 @@
 
 from pyserve.errors import InvalidInput
 from pyserve.messages import InferRequest, InputTensor
-from pyserve.wire.header import NO_DATA, HeaderInput, decode_header, make_request
-from pyserve.wire.tensors import from_json, shown
+from pyserve.wire.header import NO_DATA, HeaderInput, decode_header, make_request, region_of
+from pyserve.wire.tensors import check_size, from_json, shown
 
 
 def decode_request(body: bytes, *, model: str, version: str | None) -> InferRequest:
@@ -21,11 +21,19 @@ def decode_request(body: bytes, *, model: str, version: str | None) -> InferRequ
 
 
 def read_input(one: HeaderInput) -> InputTensor:
-    """Return the input whose data is in the JSON; InvalidInput where that is not so."""
+    """Return the input whose data is in the JSON, or in shared memory: then it has none yet.
+
+    InvalidInput where there is neither, or both.
+    """
+    if one.parameters is not None:
+        region = region_of("input", one.name, one.parameters)
+        if region is not None:
+            size = region.byte_size
+            check_size(one.name, one.datatype, one.shape, size, "shared_memory_byte_size")
+            if one.data is not NO_DATA:
+                raise InvalidInput(f"input {shown(one.name)} has both data and shared memory")
+            return InputTensor(one.name, one.datatype, one.shape, b"")
     if one.data is NO_DATA:
-        where = ""
-        if one.parameters is not None and one.parameters.shared_memory_region is not None:
-            where = ": shared memory is not supported"
-        raise InvalidInput(f"input {shown(one.name)} has no data{where}")
+        raise InvalidInput(f"input {shown(one.name)} has no data")
     data = from_json(one.name, one.datatype, one.shape, one.data)
     return InputTensor(one.name, one.datatype, one.shape, data)

@@ -77,6 +77,21 @@ def _unusual_count(name: str, shape: tuple[int, ...]) -> int:
     return 0 if 0 in shape else count
 
 
+def check_size(name: str, datatype: str, shape: tuple[int, ...], size: int, said: str) -> None:
+    """Raise InvalidInput unless `size`, the bytes that the parameter `said` claims, fit the rest.
+
+    Nobody knows yet how long the elements of BYTES are; their lengths alone take some room.
+    """
+    count = element_count(name, shape)
+    item = SIZES.get(datatype) or item_size(name, datatype)
+    expected = count * (item or LENGTH_BYTES)
+    if size < expected or (item and size > expected):
+        raise InvalidInput(
+            f"input {shown(name)} has {said} {size}, expected "
+            f"{'' if item else 'at least '}{expected} for shape {list(shape)} of {datatype}"
+        )
+
+
 def from_json(name: str, datatype: str, shape: tuple[int, ...], text: msgspec.Raw) -> Buffer:
     """Return the bytes of the tensor whose elements are `text`, a JSON array, nested or flat."""
     count = element_count(name, shape)

@@ -55,12 +55,13 @@ class Reply(NamedTuple):
 
 
 class Server:
-    """A running server. `ready` is its ready line, `log` collects its standard error."""
+    """A running server. `ready` is its ready line, `log` its standard error, `grpc` HOST:PORT."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
         self.log = log
         self.ready: dict[str, Any] = json.loads(self._first_line())
+        self.grpc = str(self.ready.get("grpc", ""))
         self.url = str(self.ready["http"])
         host, _, port = self.url.removeprefix("http://").rpartition(":")
         self.address = (host, int(port))

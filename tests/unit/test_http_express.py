@@ -8,10 +8,10 @@ from typing import cast
 import pytest
 from aiohttp.web import BaseRequest
 
-from pyserve.errors import InvalidInput, ModelFailed, QueueFull
+from pyserve.errors import INTERNAL, InvalidInput, ModelFailed, QueueFull
 from pyserve.http import express
 from pyserve.http.answers import Answer, json_answer
-from pyserve.http.app import INTERNAL, App
+from pyserve.http.app import App
 from pyserve.http.express import ExpressLane, supported
 from pyserve.http.routing import Params, Router
 from pyserve.registry import Registry

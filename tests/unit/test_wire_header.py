@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_bodies import blob, body, numbers, read, read_binary, refused
+from wire_bodies import blob, body, numbers, read, read_binary, refused, refused_binary
 
 from pyserve.errors import InvalidInput
-from pyserve.messages import RequestedOutput
+from pyserve.messages import Region, RequestedOutput
 from pyserve.wire.header import MAX_DEPTH, decode_header
 
 
@@ -187,12 +187,51 @@ def test_duplicates_are_refused() -> None:
     assert refused(body(numbers(), outputs=outputs)) == 'output "y" is given more than once'
 
 
-def test_what_this_server_does_not_do_is_said_so() -> None:
-    shared = {"shared_memory_region": "r", "shared_memory_byte_size": 16}
-    assert "shared memory" in refused(body(numbers(data=None, parameters=shared)))
-    assert "shared memory" in refused(body(outputs=[{"name": "y", "parameters": shared}]))
-    top = {"name": "y", "parameters": {"classification": 3}}
-    assert "classification" in refused(body(numbers(), outputs=[top]))
+SHARED: dict[str, Any] = {"shared_memory_region": "r", "shared_memory_byte_size": 16}
+
+
+def test_inputs_and_outputs_may_lie_in_shared_memory() -> None:
+    output = {"name": "y", "parameters": SHARED | {"shared_memory_offset": 32}}
+    text = body(numbers(data=None, parameters=SHARED), numbers(name="b"), outputs=[output])
+    for request in (read(text), read_binary(text, b"")):
+        assert request.regions == {"x": Region("r", 0, 16)}
+        assert [len(one.data) for one in request.inputs] == [0, 16]
+        assert request.outputs == [RequestedOutput("y", False, 0, Region("r", 32, 16))]
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (numbers(data=None, parameters=SHARED | {"shared_memory_byte_size": 15}), "expected 16"),
+        (numbers(data=None, parameters=SHARED | {"shared_memory_byte_size": 17}), "expected 16"),
+        (numbers(data=None, parameters=SHARED | {"shared_memory_byte_size": 2**70}), "expected 16"),
+        (
+            numbers(data=None, parameters={"shared_memory_region": "r"}),
+            "no shared_memory_byte_size",
+        ),
+        (numbers(parameters=SHARED), "both data and shared memory"),
+        (numbers(data=None, shape=[2**40, 2**40], parameters=SHARED), "more elements"),
+        (numbers(data=None, datatype="FP1", parameters=SHARED), "datatype"),
+        (numbers(data=None, parameters=SHARED | {"shared_memory_byte_size": -1}), "as expected"),
+        (numbers(data=None, parameters=SHARED | {"shared_memory_offset": -1}), "as expected"),
+        (numbers(data=None, parameters=SHARED | {"shared_memory_offset": 0.5}), "as expected"),
+    ],
+)
+def test_shared_memory_that_does_not_fit_the_input_is_refused(one: Any, words: str) -> None:
+    assert words in refused(body(one))
+
+
+def test_an_input_is_not_in_shared_memory_and_behind_the_json() -> None:
+    one = blob(16, parameters=SHARED | {"binary_data_size": 16})
+    assert "both binary_data_size and shared" in refused_binary(body(one), bytes(16))
+
+
+def test_an_output_may_be_asked_for_by_class() -> None:
+    top = {"name": "y", "parameters": {"classification": 3, "binary_data": True}}
+    assert read(body(numbers(), outputs=[top])).outputs == [RequestedOutput("y", True, 3)]
+    for count in (-1, 1.5, "3"):
+        top = {"name": "y", "parameters": {"classification": count}}
+        assert "not as expected" in refused(body(numbers(), outputs=[top]))
 
 
 def test_a_long_name_does_not_crowd_out_the_message() -> None:
