@@ -89,22 +89,6 @@ Status append_json(const OipAnswer& answer, std::string& out) {
 
 // ---- the head ----------------------------------------------------------------------------------
 
-void append_timing(const OipAnswerTiming& timing, std::string& out) {
-  out += "Server-Timing: parse;dur=";
-  append_milliseconds(timing.parse_ns, out);
-  out += ", queue;dur=";
-  append_milliseconds(timing.queue_ns, out);
-  out += ", batch;desc=";
-  append_integer(timing.batch_size, out);
-  out += ", copy-in;dur=";
-  append_milliseconds(timing.copy_in_ns, out);
-  out += ", compute;dur=";
-  append_milliseconds(timing.compute_ns, out);
-  out += ", copy-out;dur=";
-  append_milliseconds(timing.copy_out_ns, out);
-  out += "\r\n";
-}
-
 // The Date header, made once a second.
 std::string_view date_line() {
   thread_local std::time_t made_for = -1;
@@ -124,6 +108,21 @@ void append_two_digits(int value, std::string& out) {
 }
 
 }  // namespace
+
+void append_server_timing(const OipAnswerTiming& timing, std::string& out) {
+  out += "parse;dur=";
+  append_milliseconds(timing.parse_ns, out);
+  out += ", queue;dur=";
+  append_milliseconds(timing.queue_ns, out);
+  out += ", batch;desc=";
+  append_integer(timing.batch_size, out);
+  out += ", copy-in;dur=";
+  append_milliseconds(timing.copy_in_ns, out);
+  out += ", compute;dur=";
+  append_milliseconds(timing.compute_ns, out);
+  out += ", copy-out;dur=";
+  append_milliseconds(timing.copy_out_ns, out);
+}
 
 void append_http_date(std::int64_t seconds, std::string& out) {
   // Not strftime: its names are the locale's.
@@ -172,7 +171,9 @@ Status write_oip_answer(const OipAnswer& answer, std::string& out) {
   } else {
     out += "\r\nContent-Type: application/json\r\n";
   }
-  append_timing(answer.timing, out);
+  out += "Server-Timing: ";
+  append_server_timing(answer.timing, out);
+  out += "\r\n";
   if (answer.close) out += "Connection: close\r\n";
   out += date_line();
   out += "\r\n";

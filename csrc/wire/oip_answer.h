@@ -43,6 +43,9 @@ struct OipAnswer {
 // that names it; `out` is then unspecified.
 Status write_oip_answer(const OipAnswer& answer, std::string& out);
 
+// Appends the value of Server-Timing; as pyserve/wire/server_timing.py.
+void append_server_timing(const OipAnswerTiming& timing, std::string& out);
+
 // Appends the time as HTTP writes it (RFC 7231): "Sun, 06 Nov 1994 08:49:37 GMT".  `seconds` since
 // 1970, within the years 1000 to 9999.
 void append_http_date(std::int64_t seconds, std::string& out);

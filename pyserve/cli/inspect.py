@@ -33,11 +33,15 @@ def command(target: str, as_json: bool) -> None:
 
 
 def _from_server(name: str, url: str) -> dict[str, Any]:
-    from pyserve.cli.remote import Server, model_path
+    import msgspec
 
-    path = model_path(name)
-    server = Server(url)
-    return server.get(path) | {"statistics": server.get(f"{path}/stats")["model_stats"]}
+    from pyserve.cli.asking import asking, name_and_version
+
+    model, version = name_and_version(name)
+    with asking(url) as client:
+        metadata, statistics = client.metadata(model, version), client.statistics(model, version)
+    facts: dict[str, Any] = msgspec.to_builtins(metadata)
+    return facts | {"statistics": msgspec.to_builtins(statistics)}
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`pyserve predict`: one request from the shell."""
 
 import json
-import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from pyserve.cli.inputs import Given, Wanted
+    from pyserve.client import InferResult
 
 # Longer outputs are cut on a terminal's behalf; --json prints all.
 _SHOWN_VALUES = 12
@@ -50,32 +50,33 @@ def command(
     Numbers are given a batch dimension if they lack it. Pictures need Pillow (pip install
     'pyserve[image]'); they are scaled to the model's size, and to 0..1 for float inputs.
     """
+    from pyserve.cli.asking import asking, name_and_version
     from pyserve.cli.inputs import Wanted, read_input
-    from pyserve.cli.remote import Server, model_path
 
-    server = Server(url, timeout_s=timeout)
-    path = model_path(name)
-    metadata = server.get(path)
-    wanted = {
-        one["name"]: Wanted(one["name"], one["datatype"], tuple(one["shape"]))
-        for one in metadata["inputs"]
-    }
-    tensors = [
-        read_input(value, wanted[input_name]) for input_name, value in _assign(inputs, wanted)
-    ]
-    header: dict[str, Any] = {"parameters": {"timeout": int(timeout * 1e6)}}
-    if outputs:
-        header["outputs"] = [{"name": output} for output in outputs]
-    body, headers = encode(header, tensors)
-    answer, reply = server.post(f"{path}/infer", body, headers)
+    model, version = name_and_version(name)
+    with asking(url, timeout_s=timeout) as client:
+        metadata = client.metadata(model, version)
+        wanted = {one.name: Wanted(one.name, one.datatype, one.shape) for one in metadata.inputs}
+        given = [read_input(value, wanted[one]) for one, value in _assign(inputs, wanted)]
+        result = client.infer(
+            model,
+            {one.name: _value(one) for one in given},
+            version=version,
+            outputs=outputs or None,
+            timeout=timeout,
+        )
+    answer = _answer(result)
     if as_json:
         click.echo(json.dumps(answer))
         return
     for output in answer["outputs"]:
         click.echo(_describe(output))
-    timing = reply.headers.get("server-timing")
-    if timing:
-        click.echo(f"server timing in ms: {timing.replace(';dur=', ' ').replace(';desc=', ' ')}")
+    timing = result.timing
+    if timing.seconds:
+        shown = [f"{stage} {seconds * 1000:.3f}" for stage, seconds in timing.seconds.items()]
+        if timing.batch_size is not None:
+            shown.append(f"batch {timing.batch_size}")
+        click.echo(f"server timing in ms: {', '.join(shown)}")
 
 
 def _assign(inputs: Sequence[str], wanted: "dict[str, Wanted]") -> list[tuple[str, str]]:
@@ -95,34 +96,40 @@ def _assign(inputs: Sequence[str], wanted: "dict[str, Wanted]") -> list[tuple[st
     return pairs
 
 
-def encode(header: dict[str, Any], tensors: "Sequence[Given]") -> tuple[bytes, dict[str, str]]:
-    """Return the body and headers of a request: bytes as binary data, lists as JSON."""
-    described = []
-    blobs = []
-    for tensor in tensors:
-        entry: dict[str, Any] = {
-            "name": tensor.name,
-            "datatype": tensor.datatype,
-            "shape": list(tensor.shape),
+def _value(given: "Given") -> object:
+    """Return what the client takes: bytes as they are, other values in lists as deep as the shape."""
+    import numpy as np
+
+    from pyserve.messages import InputTensor
+
+    if isinstance(given.data, bytes):
+        return InputTensor(given.name, given.datatype, given.shape, given.data)
+    return np.array(given.data, dtype=object).reshape(given.shape).tolist()
+
+
+def _answer(result: "InferResult") -> dict[str, Any]:
+    """Return the answer as the REST API has it."""
+    outputs = [
+        {
+            "name": one.name,
+            "datatype": one.datatype,
+            "shape": list(one.shape),
+            "data": _elements(one.datatype, result[one.name]),
         }
-        data = tensor.data
-        if tensor.datatype == "FP16" and isinstance(data, list):
-            # FP16 has no form in JSON.
-            data = struct.pack(f"<{len(data)}e", *data)
-        if isinstance(data, bytes):
-            entry["parameters"] = {"binary_data_size": len(data)}
-            blobs.append(data)
-        else:
-            entry["data"] = data
-        described.append(entry)
-    text = json.dumps({**header, "inputs": described}).encode()
-    headers = {"Content-Type": "application/json"}
-    if blobs:
-        headers = {
-            "Content-Type": "application/octet-stream",
-            "Inference-Header-Content-Length": str(len(text)),
-        }
-    return b"".join([text, *blobs]), headers
+        for one in result.tensors
+    ]
+    return {"model_name": result.model, "model_version": result.version, "outputs": outputs}
+
+
+def _elements(datatype: str, array: Any) -> list[Any]:
+    """Return the elements of an output, flat: strings as text, floats in no more digits than tell."""
+    flat = array.reshape(-1)
+    if datatype == "BYTES":
+        return [element.decode("utf-8", "replace") for element in flat.tolist()]
+    if datatype in ("FP16", "BF16", "FP32"):
+        return [float(str(element)) for element in flat]
+    elements: list[Any] = flat.tolist()
+    return elements
 
 
 def _describe(output: dict[str, Any]) -> str:

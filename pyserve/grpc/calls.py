@@ -79,6 +79,7 @@ def _unary_handler(method: Method, handler: Unary, responses: Responses) -> Any:
         try:
             answer = await handler(data, context)
         except BaseException as error:
+            del data  # not to be kept for as long as the error is
             await _refuse(error, context, path, responses)
         responses[ok] += 1
         return answer
@@ -104,8 +105,13 @@ def _stream_handler(method: Method, handler: Stream, responses: Responses) -> An
 async def _refuse(
     error: BaseException, context: Context, path: str, responses: Responses
 ) -> NoReturn:
-    """Answer with what `error` means to a client; it is the one place that says so."""
+    """Answer with what `error` means to a client; it is the one place that says so.
+
+    What `abort` raises and grpc's context refer to each other, so that both live until the garbage
+    collector comes by: the frames of the error, with the request in them, must not hang on them.
+    """
     if isinstance(error, PyserveError):
+        error.__traceback__ = error.__context__ = None
         responses[path, error.grpc_code] += 1
         await context.abort(grpc.StatusCode[error.grpc_code], error.message, _trailers(error))
     elif isinstance(error, asyncio.CancelledError):
