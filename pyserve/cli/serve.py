@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command("serve", short_help="Serve models over HTTP.")
+@click.command("serve", short_help="Serve models over HTTP and gRPC.")
 @click.argument("model_file", nargs=-1, type=click.Path(path_type=str))
 @click.option(
     "--model-repository",
@@ -128,7 +128,7 @@ def command(
     allowed_urls: tuple[str, ...],
     **options: object,
 ) -> None:
-    """Serve MODEL_FILEs and the models of repositories over HTTP.
+    """Serve MODEL_FILEs and the models of repositories over HTTP and gRPC.
 
     \b
     A model file is named by its stem and served as version 1:

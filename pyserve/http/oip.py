@@ -53,6 +53,7 @@ class OipApi:
     def add_routes(self, router: Router) -> None:
         """Add this API's routes."""
         router.add("GET", "/v2", self.server_metadata)
+        router.add("GET", "/", self.server_metadata)  # for who types the address into a browser
         router.add("GET", "/v2/models/stats", self.all_statistics)
         for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             router.add("GET", base, self.metadata)

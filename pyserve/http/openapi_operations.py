@@ -60,6 +60,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **openapi_torchserve.OPERATIONS,
     # --- Open Inference Protocol v2 ---
     "GET /v2": Operation(tag="inference", answers={200: json("ServerMetadata")}),
+    "GET /": Operation(tag="inference", answers={200: json("ServerMetadata")}),
     "GET /v2/models/{model}": Operation(
         tag="inference", answers={200: json("ModelMetadata")}, errors=(404, 503)
     ),

@@ -136,7 +136,7 @@ class Shelf:
                 model, registration = self.registered(made, file, ModelSettings(), at_startup=True)
                 self.place(model, registration)
             except PyserveError as error:
-                self.problems[file] = error.message
+                self.problems[file] = f"archive {file}: {error.message}"
                 _log.error("archive %s: %s", file, error.message)
                 continue
             self.models[model.name] = model
@@ -154,7 +154,7 @@ class Shelf:
             try:
                 found.append((name, self.find(file)))
             except BadArchive as error:
-                self.problems[file] = error.message
+                self.problems[file] = f"archive {file}: {error.message}"
                 _log.error("archive %s: %s", file, error.message)
         return found
 
