@@ -31,8 +31,7 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes:
     content = request.content
     headers = request.headers
     try:
-        if content.is_eof():
-            # It came whole, so it fits aiohttp's buffers, which are far below MAX_CHUNKS.
+        if content.is_eof() and hdrs.TRANSFER_ENCODING not in headers:
             body = await content.readany()
             if len(body) > limit:
                 raise _too_large(limit)
