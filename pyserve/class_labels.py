@@ -5,10 +5,10 @@ or to `[id, name]`, as TorchServe's `index_to_name.json` has it.
 """
 
 import json
-import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pyserve.beside import find_beside
 from pyserve.errors import ConfigError
 from pyserve.typed import show
 
@@ -26,31 +26,17 @@ def read_class_labels(spec: str | Sequence[str] | None, folders: Iterable[Path])
         return ()
     if not isinstance(spec, str):
         return tuple(spec)
-    text = _text(spec, _find(spec, folders))
+    try:
+        path = find_beside(spec, folders)
+    except ConfigError as error:
+        raise ConfigError(f"class_labels: {error.message}") from None
+    text = _text(spec, path)
     if text.lstrip()[:1] in ("[", "{"):
         return _from_json(spec, text)
     lines = [line.strip() for line in text.splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     return tuple(lines)
-
-
-def _find(name: str, folders: Iterable[Path]) -> Path:
-    parts = Path(name).parts
-    if not parts or "\0" in name or Path(name).is_absolute() or ".." in parts:
-        raise ConfigError(
-            f"class_labels: expected the name of a file beside the model, got {show(name)}"
-        )
-    for folder in folders:
-        path = folder / name
-        try:
-            inside = path.resolve().is_relative_to(folder.resolve())
-            found = inside and stat.S_ISREG(path.stat().st_mode)
-        except (OSError, RuntimeError):
-            continue
-        if found:
-            return path
-    raise ConfigError(f"class_labels: there is no file {show(name)} beside the model")
 
 
 def _text(name: str, path: Path) -> str:

@@ -16,7 +16,7 @@ from pyserve.process_config import (
     SoftmaxOutput,
     TextInput,
 )
-from pyserve.processing.files import need
+from pyserve.processing.optional import need
 from pyserve.processing.outputs import ArgmaxStep, ClassificationStep, OutputStep, SoftmaxStep
 from pyserve.processing.steps import InputStep, ServedModel
 

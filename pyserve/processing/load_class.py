@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from pyserve import typed
+from pyserve.beside import find_beside
 from pyserve.errors import ConfigError
-from pyserve.processing.files import find_beside
 from pyserve.processing.steps import ServedModel
 from pyserve.signature import TensorSpec
 

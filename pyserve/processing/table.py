@@ -17,8 +17,8 @@ from pyserve.errors import ConfigError, InvalidInput
 from pyserve.messages import InputTensor
 from pyserve.process_config import TableInput
 from pyserve.processing.arrays import Array, numpy_dtype
-from pyserve.processing.files import need
 from pyserve.processing.limits import MAX_COLUMNS, MAX_LINE_CHARS
+from pyserve.processing.optional import need
 from pyserve.processing.steps import ServedModel, Target, bad_element, input_names, target_of
 from pyserve.typed import nearest
 

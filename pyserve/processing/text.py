@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
+from pyserve.beside import find_beside
 from pyserve.errors import ConfigError
 from pyserve.messages import InputTensor
 from pyserve.process_config import TextInput
-from pyserve.processing.files import find_beside
 from pyserve.processing.limits import MAX_TEXT_BYTES
 from pyserve.processing.steps import ServedModel, Target, bad_element, target_of
 

@@ -159,7 +159,7 @@ def test_python_of_a_model_runs_only_where_it_is_allowed(tmp_path: Path) -> None
         ("processor:Mine", "", "expected FILE.py:CLASS"),
         ("processor.py:a.b", "", "expected FILE.py:CLASS"),
         ("other.py:Mine", "", 'there is no file "other.py"'),
-        ("../processor.py:Mine", "", "expected a file in the model's folder"),
+        ("../processor.py:Mine", "", "expected the name of a file beside the model"),
         ("processor.py:Mien", "class Mine: ...", 'has no class "Mien", did you mean "Mine"'),
         ("processor.py:Mine", "class Mine: ...", "neither preprocess nor postprocess"),
         ("processor.py:Mine", "import nothing_of_that_name", "cannot be imported: ModuleNotFound"),

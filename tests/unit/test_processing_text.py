@@ -97,9 +97,9 @@ async def test_the_versions_own_tokenizer_stands_before_the_models(folder: Path)
     ("name", "message"),
     [
         ("missing.json", 'there is no file "missing.json"'),
-        ("../tokenizer.json", "expected a file in the model's folder"),
-        ("/etc/hostname", "expected a file in the model's folder"),
-        ("link.json", "leads out of the model's folder"),
+        ("../tokenizer.json", "expected the name of a file beside the model"),
+        ("/etc/hostname", "expected the name of a file beside the model"),
+        ("link.json", "there is no file"),
     ],
 )
 def test_a_tokenizer_is_only_looked_for_beside_the_model(

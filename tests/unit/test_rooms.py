@@ -21,7 +21,8 @@ PYTHON_FLOORS: list[set[str]] = [
     {"messages", "signature", "strict_yaml", "futures", "_C"},
     {"typed", "metrics", "process_config"},
     {"config", "log"},
-    {"_native", "plan", "class_labels", "triton_model"},
+    {"_native", "plan", "beside", "triton_model"},
+    {"class_labels"},
     {"wire", "completions", "triton_config"},
     {"shared_memory", "classification", "processing"},
     {"model", "repository"},
@@ -46,7 +47,16 @@ PYTHON_FLOORS: list[set[str]] = [
 ]
 
 # Taken from the package itself, as a stranger would.
-PUBLIC = {"load", "Engine", "Model", "TensorSpec", "Signature", "read_signature"}
+PUBLIC = {
+    "load",
+    "Engine",
+    "Model",
+    "TensorSpec",
+    "Signature",
+    "read_signature",
+    "Client",
+    "AsyncClient",
+}
 
 
 def floor_of(room: str, floors: list[set[str]]) -> int:
