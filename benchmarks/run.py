@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks import (
+    client,
     first_request,
     footprint,
     grpc,
@@ -55,6 +56,7 @@ ROWS = (
     Row("http-added", (http.ADDED,), http.measure_added),
     Row("http-resnet18", (http.RESNET,), http.measure_resnet),
     Row("grpc", (grpc.TINY, grpc.ADDED), grpc.measure_grpc),
+    Row("client", (client.ASYNC, client.SYNC), client.measure_client),
     Row("json-body", (json_body.JSON,), json_body.measure_json),
     Row("first-request", (first_request.TINY, first_request.RESNET), first_request.measure_first),
     Row("memory", (footprint.MEMORY,), footprint.measure_memory),

@@ -17,7 +17,10 @@ _SHOWN_VALUES = 12
 @click.command("predict", short_help="Send one request to a running server.")
 @click.argument("name", metavar="NAME[/VERSION]")
 @click.option(
-    "--url", default="http://127.0.0.1:8000", show_default=True, help="Where the server listens."
+    "--url",
+    default="http://127.0.0.1:8000",
+    show_default=True,
+    help="Where the server listens; grpc://HOST:PORT works too.",
 )
 @click.option(
     "-i",
@@ -97,7 +100,7 @@ def _assign(inputs: Sequence[str], wanted: "dict[str, Wanted]") -> list[tuple[st
 
 
 def _value(given: "Given") -> object:
-    """Return what the client takes: bytes as they are, other values in lists as deep as the shape."""
+    """Return what the client takes: bytes as they are, other values in nested lists."""
     import numpy as np
 
     from pyserve.messages import InputTensor
@@ -122,7 +125,7 @@ def _answer(result: "InferResult") -> dict[str, Any]:
 
 
 def _elements(datatype: str, array: Any) -> list[Any]:
-    """Return the elements of an output, flat: strings as text, floats in no more digits than tell."""
+    """Return an output's elements, flat: strings as text, floats in the digits that tell."""
     flat = array.reshape(-1)
     if datatype == "BYTES":
         return [element.decode("utf-8", "replace") for element in flat.tolist()]

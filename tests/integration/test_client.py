@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import grpc
 import numpy as np
 import pytest
 import torch
-from server_process import Server, environment, eventually, start, three_waiting, waiting
 from served_models import EVERY
+from server_process import Server, environment, eventually, start, three_waiting, waiting
 
 from pyserve import AsyncClient, Client, InferResult, errors
 from pyserve.client import ModelMetadata, ServerMetadata
+from pyserve.protos import message
 
 KINDS = [(protocol, kind) for protocol in ("http", "grpc") for kind in (Client, AsyncClient)]
 X = np.array([[1, 2, 3, 4]], np.float32)
@@ -67,7 +72,15 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     loop = asyncio.new_event_loop()
     made: list[Any] = []
 
-    def make(server: Server | str, **options: Any) -> Any:
+    def make(
+        server: Server | str, *, on_sleep: Callable[[float], None] | None = None, **options: Any
+    ) -> Any:
+        async def sleep(seconds: float) -> None:
+            assert on_sleep is not None
+            on_sleep(seconds)
+
+        if on_sleep is not None:
+            options["sleep"] = on_sleep if kind is Client else sleep
         url = server if isinstance(server, str) else address(server, protocol)
         client = kind(url, **options)
         made.append(client if kind is Client else Blocking(client, loop))
@@ -109,10 +122,10 @@ def test_a_model_answers_in_kind(client: Any) -> None:
     for found in (affine(X), affine(x=X), affine({"x": X}), affine(x=[1, 2, 3, 4])):
         assert isinstance(found, np.ndarray)
         assert found.tolist() == Y
-    both = client.model("pair")(np.array([[1, 5]]), np.array([[2, 4]]))
+    both = client.model("pair")(np.array([[1, 5, 3]]), np.array([[2, 4, 3]]))
     assert {name: value.tolist() for name, value in both.items()} == {
-        "sum": [[3, 9]],
-        "large": [[False, True]],
+        "sum": [[3, 9, 6]],
+        "large": [[False, True, False]],
     }
 
 
@@ -124,7 +137,7 @@ def test_every_dtype_goes_there_and_back(client: Any) -> None:
         found = result.torch(f"same_{name}")
         assert found.dtype == sent.dtype
         assert torch.equal(found, sent)
-    assert client.infer("shout", ["grüß", ""]).strings("loud").tolist() == ["GRÜSS", ""]
+    assert client.infer("shout", ["grüß", ""]).strings("loud").tolist() == ["GRüß", ""]
     assert client.infer("scalar", 1.5)["y"].tolist() == 2.5
 
 
@@ -228,34 +241,22 @@ def test_a_full_queue_is_told_apart_and_says_when(
 
 
 @each_client
-def test_a_request_is_sent_again_when_the_server_said_so(server: Server, request: Any) -> None:
-    """The queue is full at first; the wait that the server asks for empties it."""
-    protocol, kind = request.node.callspec.params["connect"]
+def test_a_refused_request_is_sent_again_after_the_wait_the_server_asks_for(
+    connect: Callable[..., Any], server: Server
+) -> None:
     slept: list[float] = []
-    stack = three_waiting(server)
-    stack.__enter__()
+    with ExitStack() as full:
+        full.enter_context(three_waiting(server))
 
-    def leave(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) == 1:
-            stack.__exit__(None, None, None)
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            full.close()
             eventually(lambda: waiting(server) == 0, "the queue is empty")
 
-    url = address(server, protocol)
-    if kind is Client:
-        with Client(url, sleep=leave) as client, pytest.raises(errors.DeadlineExceeded):
-            client.infer("patient", {"x": X}, timeout=1.5)
-    else:
-
-        async def sleep(seconds: float) -> None:
-            leave(seconds)
-
-        async def ask() -> None:
-            async with AsyncClient(url, sleep=sleep) as client:
-                await client.infer("patient", {"x": X}, timeout=1.5)
-
+        client = connect(server, on_sleep=sleep)
+        # The second time it is admitted, and waits for three more that never come.
         with pytest.raises(errors.DeadlineExceeded):
-            asyncio.run(ask())
+            client.infer("patient", {"x": X}, timeout=2.5)
     assert len(slept) == 1
     assert slept[0] >= 1
     eventually(lambda: waiting(server) == 0, "the queue is empty")
@@ -461,3 +462,81 @@ def test_compression_is_of_both_ways(connect: Callable[..., Any], odd: str) -> N
     client = connect(odd, compression="deflate")
     large = {"x": np.zeros(1000, np.float32)}
     assert client.infer("squeezed", large).outputs == {}
+
+
+# --- over TLS ------------------------------------------------------------------------------------
+
+
+class Certificate(NamedTuple):
+    certificate: Path
+    key: Path
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """A certificate of nobody's but ours, made for this run."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+    made = Certificate(folder / "cert.pem", folder / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-days", "2"]
+    command += ["-keyout", str(made.key), "-out", str(made.certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def secure_http(own: Certificate) -> Iterator[str]:
+    """The odd server over TLS, for who shows the same certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=own.certificate)
+    context.load_cert_chain(own.certificate, own.key)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    class Secure(ThreadingHTTPServer):
+        def get_request(self) -> Any:
+            plain, where = self.socket.accept()
+            return context.wrap_socket(plain, server_side=True), where
+
+        def handle_error(self, *values: object) -> None:
+            """Say nothing."""
+
+    with Secure(("127.0.0.1", 0), Odd) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"https://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def secure_grpc(own: Certificate) -> Iterator[str]:
+    """A server with a ModelInfer that answers nothing, over TLS."""
+    answer = message("inference.ModelInferResponse")(model_name="m").SerializeToString()
+    handler = grpc.unary_unary_rpc_method_handler(lambda request, context: answer)
+    service = "inference.GRPCInferenceService"
+    with ThreadPoolExecutor(2) as pool:
+        server = grpc.server(pool)
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(service, {"ModelInfer": handler})]
+        )
+        ca = own.certificate.read_bytes()
+        credentials = grpc.ssl_server_credentials([(own.key.read_bytes(), ca)], ca, True)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        yield f"grpcs://localhost:{port}"
+        server.stop(0).wait()
+
+
+@each_client
+def test_tls_is_for_who_is_trusted_on_both_sides(
+    connect: Callable[..., Any], own: Certificate, request: pytest.FixtureRequest
+) -> None:
+    protocol, _ = request.node.callspec.params["connect"]
+    url = request.getfixturevalue("secure_http" if protocol == "http" else "secure_grpc")
+    known = {"ca_file": own.certificate, "cert_file": own.certificate, "key_file": own.key}
+    large = {"x": np.zeros(1000, np.float32)}
+    client = connect(url, compression="deflate", **known)
+    assert client.infer("squeezed", large).outputs == {}
+    with pytest.raises(errors.Unavailable, match=r"no secure connection to .* `ca_file`"):
+        connect(url, retries=0).infer("squeezed", large)

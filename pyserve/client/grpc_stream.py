@@ -1,0 +1,116 @@
+"""The requests of a stream over gRPC: ModelStreamInfer, for threads.
+
+The stream is the fast way. A request that fails in it is asked again by itself: a stream's error is
+words without a code, and whether to try again, and what to raise, is known for single calls.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+
+from pyserve.client.exchange import Request
+from pyserve.client.grpc_dialect import SERVICE, GrpcDialect, encode_infer
+from pyserve.client.grpc_sync import GrpcSync, wait_of
+from pyserve.client.results import InferResult
+from pyserve.client.retries import Deadline, too_late
+from pyserve.client.values import Inputs
+from pyserve.protos import message
+
+STREAM_PATH = f"/{SERVICE}/ModelStreamInfer"
+
+
+class GrpcStream:
+    """Sends requests along one call; a thread of its own reads the answers.
+
+    prepare: inputs become a request. alone: runs one by itself, until the deadline.
+    """
+
+    def __init__(
+        self,
+        transport: GrpcSync,
+        dialect: GrpcDialect,
+        *,
+        prepare: Callable[[Inputs], Request],
+        alone: Callable[[Request, Deadline], InferResult],
+        deadline: Callable[[], Deadline],
+    ) -> None:
+        self._dialect = dialect
+        self._prepare = prepare
+        self._alone = alone
+        self._deadline = deadline
+        self._numbers = itertools.count(1)
+        self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._pending: dict[str, Future[Any]] = {}
+        self._broken = False
+        method = transport.channel.stream_stream(STREAM_PATH)
+        self._call = method(iter(self._outgoing.get, None), **transport.call_options)
+        threading.Thread(
+            target=self._read, args=(iter(self._call),), name="pyserve-stream-reader", daemon=True
+        ).start()
+
+    def __call__(self, inputs: Inputs) -> Callable[[], InferResult]:
+        """Send a request; what is returned waits for its result."""
+        request = self._prepare(inputs)
+        deadline = self._deadline()
+        left_s = deadline.remaining_s()
+        number = str(next(self._numbers))
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._broken:
+                future.cancel()
+            else:
+                self._pending[number] = future
+        told_s = deadline.told_s(left_s)
+        self._outgoing.put(encode_infer(request._replace(id=number), told_s))
+        return lambda: self._wait(future, request, deadline, left_s)
+
+    def close(self) -> None:
+        """Half-close, where all is answered; else give up."""
+        self._outgoing.put(None)
+        if self._pending:
+            self._call.cancel()
+
+    def _wait(
+        self, future: Future[Any], request: Request, deadline: Deadline, timeout_s: float
+    ) -> InferResult:
+        try:
+            answer = future.result(wait_of(deadline.remaining_s()))
+        except TimeoutError:
+            raise too_late(timeout_s) from None
+        except CancelledError:
+            return self._alone(request, deadline)
+        if answer.error_message:
+            return self._alone(request, deadline)
+        return unnumbered(self._dialect, answer)
+
+    def _read(self, answers: Iterator[bytes]) -> None:
+        try:
+            for data in answers:
+                answer = message("inference.ModelStreamInferResponse").FromString(data)
+                with self._lock:
+                    future = self._pending.pop(answer.infer_response.id, None)
+                if future is not None:
+                    future.set_result(answer)
+        except grpc.RpcError:
+            pass  # whoever waits asks again alone, and hears there what is wrong
+        finally:
+            with self._lock:
+                self._broken = True
+                left = list(self._pending.values())
+                self._pending.clear()
+            for future in left:
+                future.cancel()
+
+
+def unnumbered(dialect: GrpcDialect, answer: Any) -> InferResult:
+    """Return the result in a stream's answer, without the id that only told it apart."""
+    answer.infer_response.id = ""
+    return dialect.decode_answer(answer.infer_response, {})
