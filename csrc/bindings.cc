@@ -18,7 +18,9 @@
 #include "base/json_numbers.h"
 #include "engine/model_version.h"
 #include "python/convert.h"
-#include "python/express.h"
+#include "python/grpc_lane.h"
+#include "python/http_bytes.h"
+#include "python/http_lane.h"
 #include "python/native_call.h"
 #include "python/requests.h"
 #include "tensor/collate.h"
@@ -286,7 +288,9 @@ void define_module(py::module_& m) {
   py::class_<PyRequest>(m, "Request")
       .def("cancel", &PyRequest::cancel)
       .def("expire", &PyRequest::expire);
-  define_express(m);
+  define_http_bytes(m);
+  define_http_lane(m);
+  define_grpc_lane(m);
   py::class_<ModelVersion, VersionPtr>(m, "ModelVersion")
       .def(py::init(&load), py::kw_only(), py::arg("name"), py::arg("version"), py::arg("path"),
            py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),

@@ -124,6 +124,20 @@ class RequestBody:
     def content(self) -> bytes: ...
 
 @final
+class GrpcLane:
+    def __init__(self) -> None: ...
+    def read(self, message: bytes) -> tuple[str, str | None] | None: ...
+    def submit(
+        self,
+        version: ModelVersion,
+        queue: CompletionQueue,
+        message: bytes,
+        deadline_ns: int,
+        token: Any,
+        here: bool,
+    ) -> tuple[bytes, bytes] | Request | None: ...
+
+@final
 class HttpLane:
     def __init__(self, *, rehearsal: bool = False) -> None: ...
     def close_connections(self) -> None: ...

@@ -76,7 +76,8 @@ class LiveVersion:
             finished = self._idle.wait_for(lambda: not self.leases, timeout_s)
         try:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            finished = self.model.drain(left) and finished
+            # A drain hands a waiting batch to an instance: with no time left, nothing is begun.
+            finished = finished and self.model.drain(left)
         except Exception:
             # What a fault in draining must not do is to leave the model open for ever.
             _log.exception("model %s version %s: drain", self.model.name, self.model.version)

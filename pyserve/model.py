@@ -9,7 +9,7 @@ import atexit
 import os
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -151,6 +151,25 @@ class Model:
         reader = self._reader_here()
         here = reader.lone_arrival()
         return lane.submit(self._version, reader.queue, head, body, token, here)
+
+    def submit_grpc(
+        self, lane: "_C.GrpcLane", message: bytes, deadline_ns: int
+    ) -> tuple[bytes, bytes] | Awaitable[tuple[bytes, bytes]] | None:
+        """Submit a request as it came over gRPC; on the event loop.
+
+        The answer and its timing, or what to await for them; or None, if the plain lane must see to
+        it.  deadline_ns: as for `infer_tensors`.
+        """
+        if self.processor is not None or (self._timeout_ns and not deadline_ns):
+            return None
+        reader = self._reader_here()
+        future: asyncio.Future[tuple[bytes, bytes]] = reader.loop.create_future()
+        # Beside what gRPC takes for a call, a light model's run is next to nothing, and a batch
+        # would spare less than it costs to hand it over.
+        request = lane.submit(self._version, reader.queue, message, deadline_ns, future, True)
+        if request is None or isinstance(request, tuple):
+            return request
+        return _settled(request, future, deadline_ns)
 
     def stats(self) -> VersionStats:
         """Return what this version has done since it was loaded."""

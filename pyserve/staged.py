@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pyserve.classification import classified
 from pyserve.errors import DeadlineExceeded, InvalidInput
-from pyserve.messages import InferRequest, InferResponse, Timing
+from pyserve.messages import InferRequest, InferResponse
 
 if TYPE_CHECKING:
     from pyserve.model import Model
@@ -57,7 +57,7 @@ async def infer_staged(
         started = time.perf_counter_ns()
         outputs = await processor.finish(outputs, names)
         postprocess_ns = time.perf_counter_ns() - started
-        timing = Timing(*timing[:5], preprocess_ns, postprocess_ns)
+        timing = timing._replace(preprocess_ns=preprocess_ns, postprocess_ns=postprocess_ns)
     classes = {one.name: one.classes for one in wanted if one.classes}
     if classes:
         outputs = await classified(outputs, classes, model.class_labels, batched=model.batched)

@@ -178,7 +178,7 @@ py::object completed(const Signature& signature, const Request& request, const p
   const Timing& timing = request.timing;
   return named_tuple(types().completed, outputs,
                      named_tuple(types().timing, timing.queue, timing.batch_size, timing.copy_in,
-                                 timing.compute, timing.copy_out));
+                                 timing.compute, timing.copy_out, 0, 0));
 }
 
 py::object python_outputs(const Signature& signature, OutputForm form, const Request& request) {

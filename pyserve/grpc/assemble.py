@@ -17,6 +17,7 @@ from pyserve.errors import PyserveError
 from pyserve.grpc import health, limits, oip, reflection
 from pyserve.grpc.calls import Handlers, Responses, generic_handler
 from pyserve.grpc.drain import Drain
+from pyserve.grpc.express import ExpressLane
 from pyserve.grpc.health import HealthApi
 from pyserve.grpc.management import Management
 from pyserve.grpc.model_server import ModelServerApi
@@ -110,12 +111,13 @@ def _inference(service: Service, config: ServerConfig, drain: Drain, *, version:
     management = Management(
         Guard(config.management_token, loopback=config.loopback, control=config.control)
     )
-    api = OipApi(service, version=version)
+    lane = ExpressLane(service) if config.express else None
+    api = OipApi(service, version=version, lane=lane)
     unary = {
         **api.unary,
         **RepositoryApi(service, management).unary,
         **SharedMemoryApi(service, management).unary,
         **SettingsApi(service, log_format=config.log_format).unary,
     }
-    streams = {"ModelStreamInfer": StreamApi(service, drain).infer}
+    streams = {"ModelStreamInfer": StreamApi(service, drain, lane).infer}
     return Handlers(oip.SERVICE, unary=unary, raw=api.raw, streams=streams)

@@ -25,6 +25,9 @@ Context = Any
 Unary = Callable[[Any, Context], Awaitable[Any]]
 """From a request to its answer, messages both."""
 
+Raw = Callable[[bytes, Context], bytes | Awaitable[bytes]]
+"""The same for serialized messages; an answer that is there at once need not be awaited."""
+
 Stream = Callable[[AsyncIterator[Any], Context], Awaitable[None]]
 """Reads requests and writes answers by itself, until the call is over."""
 
@@ -43,7 +46,7 @@ class Handlers(NamedTuple):
 
     service: str
     unary: Mapping[str, Unary] = {}
-    raw: Mapping[str, Unary] = {}
+    raw: Mapping[str, Raw] = {}
     streams: Mapping[str, Stream] = {}
 
 
@@ -61,7 +64,7 @@ def generic_handler(handlers: Handlers, responses: Responses) -> Any:
     return grpc.method_handlers_generic_handler(handlers.service, made)
 
 
-def _parsed(method: Method, handler: Unary) -> Unary:
+def _parsed(method: Method, handler: Unary) -> Raw:
     kind = method.request.DESCRIPTOR.full_name
 
     async def handle(data: bytes, context: Context) -> bytes:
@@ -71,13 +74,15 @@ def _parsed(method: Method, handler: Unary) -> Unary:
     return handle
 
 
-def _unary_handler(method: Method, handler: Unary, responses: Responses) -> Any:
+def _unary_handler(method: Method, handler: Raw, responses: Responses) -> Any:
     path = method.path[1:]
     ok = (path, "OK")
 
-    async def handle(data: bytes, context: Context) -> Any:
+    async def handle(data: bytes, context: Context) -> bytes:
         try:
-            answer = await handler(data, context)
+            answer = handler(data, context)
+            if not isinstance(answer, bytes):
+                answer = await answer
         except BaseException as error:
             del data  # not to be kept for as long as the error is
             await _refuse(error, context, path, responses)

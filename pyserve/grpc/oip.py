@@ -6,13 +6,15 @@ their own.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from google.protobuf import json_format
 
 from pyserve.descriptions import model_config, model_metadata, model_statistics
 from pyserve.grpc import inference
-from pyserve.grpc.calls import Context, Unary
+from pyserve.grpc.calls import Context, Raw, Unary
+from pyserve.grpc.express import Answer, ExpressLane
 from pyserve.protos import message
 from pyserve.service import Service
 from pyserve.wire.extensions import extensions
@@ -21,14 +23,18 @@ SERVICE = "inference.GRPCInferenceService"
 
 
 class OipApi:
-    """The unary methods that the protocol itself has, and Triton's that describe models."""
+    """The unary methods that the protocol itself has, and Triton's that describe models.
 
-    def __init__(self, service: Service, *, version: str) -> None:
+    lane: None where every request is to take the plain lane.
+    """
+
+    def __init__(self, service: Service, *, version: str, lane: ExpressLane | None = None) -> None:
         self._service = service
+        self._lane = lane
         self._version = version
 
     @property
-    def raw(self) -> dict[str, Unary]:
+    def raw(self) -> dict[str, Raw]:
         """Handlers of serialized messages."""
         return {"ModelInfer": self.infer}
 
@@ -45,13 +51,15 @@ class OipApi:
             "ModelStatistics": self.model_statistics,
         }
 
-    async def infer(self, data: bytes, context: Context) -> bytes:
+    def infer(self, data: bytes, context: Context) -> bytes | Awaitable[bytes]:
         """Run one request; the trailers carry where its time went."""
-        answered = await inference.run(
-            self._service, data, deadline_ns=inference.deadline_of(context)
-        )
-        context.set_trailing_metadata((("server-timing", answered.timing),))
-        return answered.message
+        deadline_ns = inference.deadline_of(context)
+        answer = None if self._lane is None else self._lane.begin(data, deadline_ns)
+        if answer is None:
+            answer = inference.run(self._service, data, deadline_ns=deadline_ns)
+        elif isinstance(answer, tuple):
+            return _with_timing(context, answer)
+        return _awaited(context, answer)
 
     async def server_live(self, request: Any, context: Context) -> Any:
         """The process answers; no model has a say in this."""
@@ -95,6 +103,17 @@ class OipApi:
             found = list(self._service.all_stats())
         described = [model_statistics(one) for one in found]
         return _filled("inference.ModelStatisticsResponse", {"model_stats": described})
+
+
+def _with_timing(context: Context, answer: Answer) -> bytes:
+    """Return the message of an answer; its timing goes into the trailers."""
+    message, timing = answer
+    context.set_trailing_metadata((("server-timing", timing),))
+    return message
+
+
+async def _awaited(context: Context, answer: Awaitable[Answer]) -> bytes:
+    return _with_timing(context, await answer)
 
 
 def _filled(kind: str, described: dict[str, object]) -> Any:

@@ -16,6 +16,7 @@ from pyserve.errors import INTERNAL, PyserveError
 from pyserve.grpc import inference
 from pyserve.grpc.calls import Context
 from pyserve.grpc.drain import Drain
+from pyserve.grpc.express import ExpressLane
 from pyserve.service import Service
 from pyserve.wire.oip_proto import (
     encode_stream_error,
@@ -32,11 +33,12 @@ _logger = logging.getLogger(__name__)
 
 
 class StreamApi:
-    """The streaming method of `inference.GRPCInferenceService`."""
+    """The streaming method of `inference.GRPCInferenceService`; `lane` is as for `OipApi`."""
 
-    def __init__(self, service: Service, drain: Drain) -> None:
+    def __init__(self, service: Service, drain: Drain, lane: ExpressLane | None = None) -> None:
         self._service = service
         self._drain = drain
+        self._lane = lane
 
     async def infer(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """Answer until the client has sent its last request, or the server shuts down."""
@@ -76,15 +78,22 @@ class StreamApi:
 
     async def _answer(self, data: bytes, deadline_ns: int) -> bytes:
         """Return a serialized ModelStreamInferResponse, whatever happens."""
-        parts = split(data)
-        final = wants_final(parts)
         try:
-            answered = await inference.run(
-                self._service, data, deadline_ns=deadline_ns, final=final
-            )
-            return encode_stream_response(answered.message)
+            answer = None if self._lane is None else self._lane.begin(data, deadline_ns)
+            if answer is None:
+                final = wants_final(split(data))
+                answer = inference.run(self._service, data, deadline_ns=deadline_ns, final=final)
+            if not isinstance(answer, tuple):
+                answer = await answer
+            return encode_stream_response(answer[0])
         except PyserveError as error:
-            return encode_stream_error(error.message, request_id(parts), final=final)
+            return _failure(data, error.message)
         except Exception:
             _logger.exception("a request of a stream failed")
-            return encode_stream_error(INTERNAL, request_id(parts), final=final)
+            return _failure(data, INTERNAL)
+
+
+def _failure(data: bytes, message: str) -> bytes:
+    """Return what says that the request in `data` was not answered, and why."""
+    parts = split(data)
+    return encode_stream_error(message, request_id(parts), final=wants_final(parts))

@@ -5,7 +5,7 @@ submits it straight from the bytes that arrived, and writes its answer.  There i
 two speeds: whatever the core does not plainly accept (`None`) goes to aiohttp before a byte of it
 is consumed, and an error that is met on the way is the same `Answer` that the plain lane gives.
 `connection.py` moves the bytes; the rules of what is plain are in `csrc/wire` and
-`csrc/python/express.cc`.
+`csrc/python/http_lane.cc`.
 """
 
 import logging

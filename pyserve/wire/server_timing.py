@@ -7,8 +7,6 @@ _RUN = (
     b"copy-in;dur=%.3f, compute;dur=%.3f, copy-out;dur=%.3f"
 )
 _PROCESSING = b", preprocess;dur=%.3f, postprocess;dur=%.3f"
-# The core knows of no more; its timings end here.
-_RUN_FIELDS = 5
 
 
 def server_timing(parse_ns: int, timing: Timing) -> bytes:
@@ -25,6 +23,6 @@ def server_timing(parse_ns: int, timing: Timing) -> bytes:
         timing[3] / 1e6,
         timing[4] / 1e6,
     )
-    if len(timing) > _RUN_FIELDS and (timing[5] or timing[6]):
+    if timing[5] or timing[6]:
         value += _PROCESSING % (timing[5] / 1e6, timing[6] / 1e6)
     return value
