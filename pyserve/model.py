@@ -9,7 +9,7 @@ import atexit
 import os
 import time
 import weakref
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -107,7 +107,7 @@ class Model:
         future = reader.loop.create_future()
         deadline_ns = self._deadline_ns(timeout)
         request = self._version.submit_tensors(reader.queue, args, kwargs, deadline_ns, future)
-        return await _settled(request, future, deadline_ns)
+        return await settled(request, future, deadline_ns)
 
     async def infer_tensors(
         self,
@@ -131,7 +131,7 @@ class Model:
         if isinstance(request, Completed):  # a light model, asked while idle, answers at once
             return request
         if deadline_ns:
-            return await _settled(request, future, deadline_ns)
+            return await settled(request, future, deadline_ns)
         try:
             return await future
         except asyncio.CancelledError:
@@ -153,23 +153,20 @@ class Model:
         return lane.submit(self._version, reader.queue, head, body, token, here)
 
     def submit_grpc(
-        self, lane: "_C.GrpcLane", message: bytes, deadline_ns: int
-    ) -> tuple[bytes, bytes] | Awaitable[tuple[bytes, bytes]] | None:
+        self, lane: "_C.GrpcLane", message: bytes, deadline_ns: int, token: Any
+    ) -> "tuple[bytes, bytes] | _C.Request | None":
         """Submit a request as it came over gRPC; on the event loop.
 
-        The answer and its timing, or what to await for them; or None, if the plain lane must see to
-        it.  deadline_ns: as for `infer_tensors`.
+        The answer and its timing if it is answered at once; a request whose answer goes to `token`,
+        a future, and is to be awaited by `settled`; or None, if the plain lane must see to it.
+        deadline_ns: as for `infer_tensors`.
         """
         if self.processor is not None or (self._timeout_ns and not deadline_ns):
             return None
-        reader = self._reader_here()
-        future: asyncio.Future[tuple[bytes, bytes]] = reader.loop.create_future()
         # Beside what gRPC takes for a call, a light model's run is next to nothing, and a batch
         # would spare less than it costs to hand it over.
-        request = lane.submit(self._version, reader.queue, message, deadline_ns, future, True)
-        if request is None or isinstance(request, tuple):
-            return request
-        return _settled(request, future, deadline_ns)
+        reader = self._reader_here()
+        return lane.submit(self._version, reader.queue, message, deadline_ns, token, True)
 
     def stats(self) -> VersionStats:
         """Return what this version has done since it was loaded."""
@@ -283,7 +280,7 @@ def load_model(
     )
 
 
-async def _settled(request: "_C.Request", future: asyncio.Future[_T], deadline_ns: int) -> _T:
+async def settled(request: "_C.Request", future: asyncio.Future[_T], deadline_ns: int) -> _T:
     """Await `future`; at the deadline, or when the task is cancelled, the request ends with it."""
 
     def expire() -> None:

@@ -55,11 +55,21 @@ class OipApi:
         """Run one request; the trailers carry where its time went."""
         deadline_ns = inference.deadline_of(context)
         answer = None if self._lane is None else self._lane.begin(data, deadline_ns)
-        if answer is None:
-            answer = inference.run(self._service, data, deadline_ns=deadline_ns)
-        elif isinstance(answer, tuple):
+        if isinstance(answer, tuple):
             return _with_timing(context, answer)
-        return _awaited(context, answer)
+        return self._later(data, context, deadline_ns, answer)
+
+    async def _later(
+        self,
+        data: bytes,
+        context: Context,
+        deadline_ns: int,
+        begun: Awaitable[Answer | None] | None,
+    ) -> bytes:
+        answer = None if begun is None else await begun
+        if answer is None:
+            answer = await inference.run(self._service, data, deadline_ns=deadline_ns)
+        return _with_timing(context, answer)
 
     async def server_live(self, request: Any, context: Context) -> Any:
         """The process answers; no model has a say in this."""
@@ -110,10 +120,6 @@ def _with_timing(context: Context, answer: Answer) -> bytes:
     message, timing = answer
     context.set_trailing_metadata((("server-timing", timing),))
     return message
-
-
-async def _awaited(context: Context, answer: Awaitable[Answer]) -> bytes:
-    return _with_timing(context, await answer)
 
 
 def _filled(kind: str, described: dict[str, object]) -> Any:

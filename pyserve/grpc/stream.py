@@ -80,11 +80,13 @@ class StreamApi:
         """Return a serialized ModelStreamInferResponse, whatever happens."""
         try:
             answer = None if self._lane is None else self._lane.begin(data, deadline_ns)
+            if answer is not None and not isinstance(answer, tuple):
+                answer = await answer
             if answer is None:
                 final = wants_final(split(data))
-                answer = inference.run(self._service, data, deadline_ns=deadline_ns, final=final)
-            if not isinstance(answer, tuple):
-                answer = await answer
+                answer = await inference.run(
+                    self._service, data, deadline_ns=deadline_ns, final=final
+                )
             return encode_stream_response(answer[0])
         except PyserveError as error:
             return _failure(data, error.message)

@@ -311,6 +311,31 @@ async def test_requests_that_wait_together_are_run_together(both: Both) -> None:
     assert [parse(answer).id for answer, _ in answers] == ["0", "1", "2"]
 
 
+async def test_a_crowd_gets_the_same_answers(both: Both) -> None:
+    requests = [*(serialized(one) for one in PLAIN.values()), *ODD.values()] * 10
+    ours = await asyncio.gather(*map(both.express.infer, requests))
+    expected = [await both.plain.infer(one) for one in requests]
+    # How many rows it ran with, the trailer says, differs.
+    assert [told[0] for told in ours] == [told[0] for told in expected]
+    assert both.lane.seen["queued"] > 100
+
+
+async def test_who_leaves_a_crowd_is_not_run(both: Both) -> None:
+    data = serialized(PLAIN["one row"])
+    calls = [asyncio.ensure_future(both.express.infer(data)) for _ in range(100)]
+    while not both.lane.seen["queued"]:
+        await asyncio.sleep(0)
+    before = both.service.stats("affine")[0].stats.success_count
+    waiting = [one for one in calls if not one.done()]
+    for one in waiting[::2]:
+        one.cancel()
+    told = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(one, asyncio.CancelledError) for one in told[::2])
+    assert all(isinstance(one, list) for one in told[1::2])
+    ran = both.service.stats("affine")[0].stats.success_count - before
+    assert ran == len(waiting) // 2
+
+
 async def test_a_server_that_drains_takes_nothing_new(service: Service, both: Both) -> None:
     service.draining = True
     try:
