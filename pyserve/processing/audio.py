@@ -17,14 +17,14 @@ from scipy.signal import resample_poly
 from pyserve.errors import ConfigError
 from pyserve.messages import InputTensor
 from pyserve.process_config import AudioInput
-from pyserve.processing.arrays import Array, numpy_dtype
+from pyserve.processing.arrays import Array
+from pyserve.processing.gather import gather
 from pyserve.processing.limits import MAX_PREPARED_BYTES
 from pyserve.processing.steps import (
     ServedModel,
     Target,
     bad_element,
     input_names,
-    one_size,
     target_of,
 )
 
@@ -72,18 +72,7 @@ class AudioStep:
 
     def prepare(self, elements: Sequence[memoryview]) -> list[InputTensor]:
         """Decode, mix, resample and trim each element; the rows of a request have one length."""
-        rows: Array | None = None
-        for index, element in enumerate(elements):
-            samples = self._samples(index, element)
-            if rows is None:
-                self._target.check_size(len(elements), samples.shape)
-                kind = numpy_dtype(self._target.dtype)
-                rows = np.empty((len(elements), *samples.shape), kind)
-            one_size(self.input, index, samples.shape, rows.shape[1:])
-            rows[index] = samples
-        if rows is None:
-            rows = np.empty((0, *self._target.shape), np.float32)
-        return [self._target.tensor(rows)]
+        return [gather(self.input, self._target, elements, self._samples)]
 
     def _samples(self, index: int, element: memoryview) -> Array:
         samples, rate = self._decode(index, element)

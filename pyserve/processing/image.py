@@ -17,13 +17,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pyserve.errors import ConfigError, InvalidInput
 from pyserve.messages import InputTensor
 from pyserve.process_config import ImageInput
-from pyserve.processing.arrays import Array, numpy_dtype
+from pyserve.processing.arrays import Array
+from pyserve.processing.gather import gather
 from pyserve.processing.steps import (
     ServedModel,
     Target,
     bad_element,
     input_names,
-    one_size,
     target_of,
 )
 
@@ -67,18 +67,10 @@ class ImageStep:
 
     def prepare(self, elements: Sequence[memoryview]) -> list[InputTensor]:
         """Decode and transform each element; the rows of a request have one size."""
-        rows: Array | None = None
-        for index, element in enumerate(elements):
-            pixels = self._pixels(index, self._load(index, element))
-            if rows is None:
-                self._target.check_size(len(elements), pixels.shape)
-                kind = numpy_dtype(self._target.dtype)
-                rows = np.empty((len(elements), *pixels.shape), kind)
-            one_size(self.input, index, pixels.shape, rows.shape[1:])
-            rows[index] = pixels
-        if rows is None:
-            rows = np.empty((0, *self._target.shape), np.uint8)
-        return [self._target.tensor(rows)]
+        return [gather(self.input, self._target, elements, self._row)]
+
+    def _row(self, index: int, element: memoryview) -> Array:
+        return self._pixels(index, self._load(index, element))
 
     def _load(self, index: int, element: memoryview) -> Pixels:
         """Return the upright, decoded image."""

@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from pyserve.errors import ConfigError, InvalidInput
 from pyserve.messages import InputTensor
 from pyserve.process_config import NumpyInput
-from pyserve.processing.arrays import Array, convertible, numpy_dtype
+from pyserve.processing.arrays import Array, convertible
 from pyserve.processing.limits import MAX_DIRECTORY_BYTES, MAX_PREPARED_BYTES
 from pyserve.processing.steps import (
     ServedModel,
@@ -69,7 +69,7 @@ class NumpyStep:
 
     def _joined(self, target: Target, parts: list[Array]) -> InputTensor:
         if not parts:
-            return target.tensor(np.empty((0, *target.shape), numpy_dtype(target.dtype)))
+            return target.no_rows()
         if any(part.shape[1:] != parts[0].shape[1:] for part in parts):
             shapes = ", ".join(str(list(part.shape[1:])) for part in parts[:8])
             raise InvalidInput(

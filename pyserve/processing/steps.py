@@ -98,6 +98,12 @@ class Target(NamedTuple):
         array = rows.astype(numpy_dtype(self.dtype), copy=False)
         return InputTensor(self.name, self.dtype, shape, to_bytes(self.dtype, array))
 
+    def no_rows(self) -> InputTensor:
+        """Return the tensor of a request without rows, in which open sizes are 0."""
+        import numpy as np
+
+        return self.tensor(np.empty((0, *(max(size, 0) for size in self.shape)), np.uint8))
+
 
 def target_of(
     model: ServedModel, name: str, *, ranks: Collection[int], dtypes: Collection[str]

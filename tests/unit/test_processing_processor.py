@@ -150,3 +150,16 @@ def test_a_missing_library_is_named_with_what_brings_it(monkeypatch: pytest.Monk
         with pytest.raises(ConfigError) as caught:
             processor(model, f"preprocess: [{{kind: {kind}}}]")
         assert f"needs {library}: pip install 'pyserve[{extra}]'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("image", (3, -1, -1)), ("audio, sample_rate: 8000", (-1,)), ("numpy", (-1, 2))],
+)
+async def test_a_request_without_rows_has_none_of_any_size(
+    kind: str, shape: tuple[int, ...]
+) -> None:
+    made = processor(takes("x", "FP32", *shape), f"preprocess: [{{kind: {kind}, input: x}}]")
+    (tensor,) = await made.prepare([files("x")])
+    assert tensor.shape == (0, *(max(size, 0) for size in shape))
+    assert len(tensor.data) == 0
