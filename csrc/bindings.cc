@@ -222,7 +222,7 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                 const std::string& platform, const std::string& device, const py::object& inputs,
                 const py::object& outputs, std::int64_t max_batch_size, bool insist_on_batching,
                 std::optional<std::int64_t> max_queue_delay_us, std::int64_t queue_capacity,
-                int instances, bool plan_instances, int threads, bool warmup,
+                int instances, bool plan_instances, int threads, bool elastic, bool warmup,
                 std::int64_t idle_spin_us, const py::sequence& examples) {
   LoadOptions options{.name = name,
                       .version = version,
@@ -239,6 +239,7 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                       .instances = instances,
                       .plan_instances = plan_instances,
                       .threads = threads,
+                      .elastic = elastic,
                       .warmup = warmup,
                       .idle_spin = idle_spin_us * 1000};
   if (options.inputs.has_value()) {
@@ -296,8 +297,8 @@ void define_module(py::module_& m) {
            py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),
            py::arg("max_batch_size"), py::arg("insist_on_batching"), py::arg("max_queue_delay_us"),
            py::arg("queue_capacity"), py::arg("instances"), py::arg("plan_instances"),
-           py::arg("threads"), py::arg("warmup"), py::arg("idle_spin_us"), py::arg("examples"),
-           py::call_guard<NativeCall>())
+           py::arg("threads"), py::arg("elastic"), py::arg("warmup"), py::arg("idle_spin_us"),
+           py::arg("examples"), py::call_guard<NativeCall>())
       .def_property_readonly("device", &ModelVersion::device)
       .def_property_readonly("inputs",
                              [](const ModelVersion& v) { return specs_list(v.signature().inputs); })
@@ -309,6 +310,7 @@ void define_module(py::module_& m) {
       .def_property_readonly("batching_note", &ModelVersion::batching_note)
       .def_property_readonly("notes", &ModelVersion::notes)
       .def_property_readonly("instances", &ModelVersion::instances)
+      .def_property_readonly("elastic", &ModelVersion::elastic)
       .def_property_readonly("runs_here", &ModelVersion::runs_here)
       .def_property_readonly("accepting", &ModelVersion::accepting)
       .def("call", &call, py::arg("args"), py::arg("kwargs"), py::arg("deadline_ns"),

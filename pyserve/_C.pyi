@@ -48,6 +48,7 @@ class ModelVersion:
         instances: int,
         plan_instances: bool,
         threads: int,
+        elastic: bool,
         warmup: bool,
         idle_spin_us: int,
         examples: Sequence[Sequence[InputTensor]],
@@ -68,6 +69,8 @@ class ModelVersion:
     def notes(self) -> list[str]: ...
     @property
     def instances(self) -> int: ...
+    @property
+    def elastic(self) -> bool: ...
     @property
     def runs_here(self) -> bool: ...
     @property

@@ -68,6 +68,7 @@ class Model:
         self.platform = platform
         self.instances: int = version.instances
         self.threads = threads
+        self.elastic: bool = version.elastic  # a lone request gets the threads of all instances
         # A light model answers a lone request on the thread that asks; `example` is such a request,
         # empty where none is known.
         self.light: bool = version.runs_here
@@ -260,6 +261,7 @@ def load_model(
             instances=plan.instances,
             plan_instances=config.instances.count is None,
             threads=plan.threads,
+            elastic=plan.elastic,
             warmup=config.warmup,
             idle_spin_us=_IDLE_SPIN_US,
             examples=examples,

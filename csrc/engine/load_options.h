@@ -31,6 +31,7 @@ struct LoadOptions {
   int instances = 1;
   bool plan_instances = false;  // `instances` is the most: a light model gets one
   int threads = 1;
+  bool elastic = false;  // a lone run may have the threads of all instances, where it gains by them
   bool warmup = true;
   Nanos idle_spin = 0;
   std::vector<Values> examples;  // requests for probing and warm-up, in the inputs' order

@@ -41,6 +41,8 @@ class ModelVersion {
   const std::string& batching_note() const noexcept { return batching_note_; }
   const std::vector<std::string>& notes() const noexcept { return notes_; }
   int instances() const noexcept { return static_cast<int>(instances_.size()); }
+  // Whether a lone run has the threads of all instances.
+  bool elastic() const noexcept { return lone_row_time_ != kNever; }
   OutputForm output_form() const noexcept { return output_form_; }
 
   // Admits a request whose inputs were checked, or says why not.
@@ -73,6 +75,7 @@ class ModelVersion {
   void prove(const LoadOptions& options);
   void prove_batching(const LoadOptions& options, DeviceStream& stream);
   void time_rows(DeviceStream& stream);
+  void time_elastic(const LoadOptions& options);
   void start(const LoadOptions& options, int instances);
 
   const Clock& clock_;
@@ -86,8 +89,9 @@ class ModelVersion {
   std::vector<std::string> notes_;
   OutputForm output_form_ = OutputForm::kSingle;
   std::vector<Values> samples_;
-  Nanos row_time_ = kNever;  // one run of one row; kNever: not measured
-  bool light_ = false;       // a row, in a batch, takes next to no time
+  Nanos row_time_ = kNever;       // one run of one row; kNever: not measured
+  bool light_ = false;            // a row, in a batch, takes next to no time
+  Nanos lone_row_time_ = kNever;  // the same on all CPUs, where that is worth it
 
   std::array<std::atomic<std::int64_t>, kAllCodes.size()> refused_{};  // relaxed counters
   std::unique_ptr<Executable> executable_;
