@@ -497,11 +497,11 @@ TEST_F(RegroupingTest, ASmallBatchDoesNotMakeACrowdForgotten) {
   const auto batcher = this->batcher({.max_rows = 32});
   answer_crowd(*batcher, 5, 0);
   answer_crowd(*batcher, 1, kLongRun);  // after a run of no time, so that nobody waits
-  const Requests crowd = crowd_of(4);   // five, less what one small batch makes it shrink by
+  const Requests crowd = crowd_of(5);   // five were in flight when the last batch but one ended
   ASSERT_TRUE(batcher->submit(crowd[0]).ok());
   Taker taker(*batcher, batch_);
   ASSERT_TRUE(taker.waits());
-  submit_all(*batcher, {crowd[1], crowd[2], crowd[3]});
+  submit_all(*batcher, {crowd[1], crowd[2], crowd[3], crowd[4]});
   taker.join();
   EXPECT_EQ(batch_.requests, crowd);
 }
