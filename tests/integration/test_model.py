@@ -462,16 +462,16 @@ def test_control_c_ends_a_waiting_call(export: Export) -> None:
     ("cpus", "count", "threads", "planned"),
     [
         (2, None, None, (2, 1)),
-        (8, None, None, (8, 1)),
-        (1, None, None, (1, 1)),
-        (8, 2, None, (2, 4)),
-        (8, None, 3, (2, 3)),
-        (2, None, 4, (1, 4)),
-        (2, 3, None, (3, 1)),
-        (2, 4, 4, (4, 4)),
+        (8, None, None, (8, 1, True)),
+        (1, None, None, (1, 1, True)),
+        (8, 2, None, (2, 4, False)),
+        (8, None, 3, (2, 3, False)),
+        (2, None, 4, (1, 4, False)),
+        (2, 3, None, (3, 1, False)),
+        (2, 4, 4, (4, 4, False)),
     ],
 )
 def test_threads_stay_within_the_cpus_unless_asked(
-    cpus: int, count: int | None, threads: int | None, planned: tuple[int, int]
+    cpus: int, count: int | None, threads: int | None, planned: tuple[int, int, bool]
 ) -> None:
     assert plan_instances(cpus, count, threads) == planned
