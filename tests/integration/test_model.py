@@ -461,7 +461,7 @@ def test_control_c_ends_a_waiting_call(export: Export) -> None:
 @pytest.mark.parametrize(
     ("cpus", "count", "threads", "planned"),
     [
-        (2, None, None, (2, 1)),
+        (2, None, None, (2, 1, True)),
         (8, None, None, (8, 1, True)),
         (1, None, None, (1, 1, True)),
         (8, 2, None, (2, 4, False)),
