@@ -47,6 +47,7 @@ class ModelCase(msgspec.Struct, frozen=True, kw_only=True):
 
     folder: holds `case.json`; path: the TorchScript file that everybody serves.
     request: the inputs' bytes one after the other, each in C order, little-endian.
+    max_batch_size: what the model was exported with.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ModelCase(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Tensor, ...]
     request: bytes
     expected: tuple[float, ...]
+    max_batch_size: int
 
     @property
     def case_path(self) -> Path:
@@ -84,6 +86,7 @@ def read_case(folder: Path) -> ModelCase:
         outputs=outputs,
         request=(folder / REQUEST).read_bytes(),
         expected=tuple(unpacked(outputs, (folder / EXPECTED).read_bytes())),
+        max_batch_size=described["max_batch_size"],
     )
 
 

@@ -1,9 +1,13 @@
-"""The servers that are compared, in the order of the table's columns."""
+"""The servers that are compared, in the order of the tables' rows."""
 
+from benchmarks.peers.launchers.litserve import LitServe
+from benchmarks.peers.launchers.mosec import Mosec
+from benchmarks.peers.launchers.naive import Naive
+from benchmarks.peers.launchers.own import Pyserve
 from benchmarks.peers.launchers.plain_aiohttp import PlainAiohttp
 from benchmarks.peers.peer import Peer
 
-PEERS: tuple[Peer, ...] = (PlainAiohttp(),)
+PEERS: tuple[Peer, ...] = (Pyserve(), Mosec(), Naive(), PlainAiohttp(), LitServe())
 
 
 def names() -> list[str]:

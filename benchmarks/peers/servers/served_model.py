@@ -32,6 +32,9 @@ class ServedModel:
         self.inputs = [
             (one["name"], _DTYPES[one["dtype"]], tuple(one["shape"])) for one in case["inputs"]
         ]
+        self.request_bytes = sum(
+            int(np.prod(shape)) * dtype.itemsize for _, dtype, shape in self.inputs
+        )
         self.output_names = [one["name"] for one in case["outputs"]]
         self.module = torch.jit.freeze(torch.jit.load(case["path"]).eval())
 
