@@ -1,7 +1,7 @@
 # make serve   builds everything, trains the digits model and serves it
 # make test    all that CI runs
 # make build   stops after installing: the command is then .venv/bin/pyserve
-# make bench   the benchmark; make wheel: a wheel in dist/; make help: the rest
+# make bench   the benchmark (bench-peers: beside other servers); make wheel: a wheel in dist/; make help: the rest
 
 PYTHON ?= python3
 # Torch's CPU wheel is enough where no GPU is visible; TORCH=torch takes the registry's newest.
@@ -20,7 +20,7 @@ CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest --output-on-failure --test-dir
 
 .PHONY: help build serve test test-cpp test-python lint types format bench bench-gate bench-gate-core \
-  bench-breakdown build/micro wheel test-wheel stress clean
+  bench-breakdown bench-peers build/micro wheel test-wheel stress clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
@@ -106,6 +106,10 @@ build/micro: $(VENV)/.tested
 # Where one request of `tiny` goes: instructions by callgrind, time by perf.
 bench-breakdown: $(VENV)/.tested
 	$(BIN)/python -m benchmarks.breakdown
+
+# Beside FastAPI, mosec, LitServe, TorchServe, Triton, Ray Serve, BentoML: PEERS_ARGS=--update-docs
+bench-peers: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
 
 wheel: $(VENV)/.torch
 	$(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .

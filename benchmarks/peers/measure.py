@@ -26,6 +26,9 @@ FLOORS = (BARE, EMPTY)
 _OPEN_PART = 0.5
 _OPEN_MOST_PER_S = 6000.0
 
+# What the warm-up's last requests may take.
+_REST_TIMEOUT_S = 2.0
+
 _One = TypeVar("_One")
 
 
@@ -107,6 +110,7 @@ def _cells(
 
     for form in requests:
         closed(form, most, plan.warm_up_s)
+        tree.await_rest(_REST_TIMEOUT_S)
         wanted = plan.json_connections if form == "json" else plan.connections
         cells += [closed(form, connections, plan.seconds) for connections in wanted]
     first = next(iter(requests))

@@ -3,35 +3,23 @@
 A row is a server; the best of a column is bold, and a server with failed requests is never best.
 """
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from benchmarks.peers.case import ModelCase
+from benchmarks.peers.columns import OWN, Column, best, columns_of, raw_columns, verdict
 from benchmarks.peers.measure import BARE, EMPTY, FLOORS
-from benchmarks.peers.peer import Environment, Form, Peer, Place
-from benchmarks.peers.results import Cell, Log, Visit, median_visit
+from benchmarks.peers.peer import Environment, Peer, Place
+from benchmarks.peers.results import Log, Plan, Visit, median_visit
 from benchmarks.report import number, put_between_markers
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 START = "<!-- comparison: written by python -m benchmarks.peers --update-docs -->"
 END = "<!-- end of comparison -->"
-
-OWN = "pyserve"
-
-_MIB = 1 << 20
-
-
-class Column(NamedTuple):
-    """A figure of a server: None where it has none."""
-
-    title: str
-    value: Callable[[Visit], float | None]
-    lowest: bool
-    after: Callable[[Visit], str] = lambda visit: ""
+CHART_LINK = "images/peers.svg"
 
 
 def document(
@@ -82,7 +70,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     """Return all tables, and beneath them what makes the figures mean something."""
     plan = results["plan"]
     medians = [msgspec.convert(one, Visit) for one in results["medians"]]
-    lines = ["### Against the best of the others", "", *_verdicts(results), ""]
+    lines = [f"![requests per second by model and server]({CHART_LINK})", ""]
+    lines += [f"### {OWN} over the best of the others", "", *_verdicts(results), ""]
     for model in plan["models"]:
         visits = {one.peer: one for one in medians if one.model == model}
         lines += [f"### {model}", "", *_table(results, model, visits), ""]
@@ -98,82 +87,9 @@ def update(results: Mapping[str, Any], path: Path = PAGE) -> None:
     path.write_text(text)
 
 
-def best(values: Mapping[str, float | None], *, lowest: bool) -> str | None:
-    """Return whose figure is best; None where nobody has one."""
-    known = {name: value for name, value in values.items() if value is not None}
-    if not known:
-        return None
-    choose = min if lowest else max
-    return choose(known, key=lambda name: known[name])
-
-
-def cell_of(visit: Visit, form: Form, mode: str, connections: int) -> Cell | None:
-    """Return one cell of a visit."""
-    return next((one for one in visit.cells if one.key == (form, mode, connections)), None)
-
-
-def _figure(
-    form: Form, mode: str, connections: int, field: str, scale: float = 1
-) -> Callable[[Visit], float | None]:
-    """Return how a column is read from a visit; a cell with failures has no figure."""
-
-    def read(visit: Visit) -> float | None:
-        cell = cell_of(visit, form, mode, connections)
-        if cell is None or cell.failures or not cell.requests_per_s:
-            return None
-        return float(getattr(cell, field)) * scale
-
-    return read
-
-
-def _columns(plan: Mapping[str, Any]) -> list[Column]:
-    connections: Sequence[int] = plan["connections"]
-    most = max(connections)
-    columns = [
-        Column(f"requests/s, {n}", _figure("binary", "closed", n, "requests_per_s"), False)
-        for n in connections
-    ]
-    columns += [
-        Column(f"JSON, {n}", _figure("json", "closed", n, "requests_per_s"), False)
-        for n in plan["json_connections"]
-    ]
-    for n in connections:
-        if n in (min(connections), 32, most):
-            columns += [
-                Column(
-                    f"{title} ms, {n}", _figure("binary", "closed", n, f"{title}_us", 1e-3), True
-                )
-                for title in ("p50", "p99")
-            ]
-    columns += [
-        Column(
-            f"{title} ms, open loop",
-            _figure("binary", "open", most, f"{title}_us", 1e-3),
-            True,
-            _offered(most) if title == "p50" else lambda visit: "",
-        )
-        for title in ("p50", "p99")
-    ]
-    cpu = _figure("binary", "closed", most, "cpu_s_per_1000")
-    return [
-        *columns,
-        Column("CPU s per 1,000", cpu, True),
-        Column("MiB", lambda visit: visit.memory_bytes / _MIB or None, True),
-        Column("cold start s", lambda visit: visit.cold_start_s or None, True),
-    ]
-
-
-def _offered(connections: int) -> Callable[[Visit], str]:
-    def text(visit: Visit) -> str:
-        cell = cell_of(visit, "binary", "open", connections)
-        return f" at {number(cell.offered_per_s)}/s" if cell is not None else ""
-
-    return text
-
-
 def _table(results: Mapping[str, Any], model: str, visits: Mapping[str, Visit]) -> list[str]:
     """Return one model's table: servers by rows, floors last."""
-    columns = _columns(results["plan"])
+    columns = columns_of(msgspec.convert(results["plan"], Plan))
     servers = {name: visit for name, visit in visits.items() if name not in FLOORS}
     winners = [
         best({name: column.value(one) for name, one in servers.items()}, lowest=column.lowest)
@@ -190,7 +106,8 @@ def _table(results: Mapping[str, Any], model: str, visits: Mapping[str, Visit]) 
                 _text(column, visits[name], winner == name)
                 for column, winner in zip(columns, winners, strict=True)
             ]
-            lines.append(f"| {title} | " + " | ".join(texts) + " |")
+            failed = _failed_passes(results, model, name)
+            lines.append(f"| {title}{failed} | " + " | ".join(texts) + " |")
             lines += _raw_row(columns, title, visits[name], servers)
         elif name in results["titles"]:
             reason = _reason(results, model, name)
@@ -203,16 +120,9 @@ def _table(results: Mapping[str, Any], model: str, visits: Mapping[str, Visit]) 
 def _text(column: Column, visit: Visit, wins: bool) -> str:
     value = column.value(visit)
     if value is None:
-        return _failed(visit) if column.title.startswith("requests") else ""
+        return column.instead(visit)
     text = number(value)
     return f"{f'**{text}**' if wins else text}{column.after(visit)}"
-
-
-def _failed(visit: Visit) -> str:
-    failures: dict[str, int] = {}
-    for cell in visit.cells:
-        failures.update(cell.failures)
-    return "failed: " + ", ".join(failures) if failures else ""
 
 
 def _raw_row(
@@ -249,58 +159,36 @@ def _reason(results: Mapping[str, Any], model: str, name: str) -> str:
     return "not measured"
 
 
+def _failed_passes(results: Mapping[str, Any], model: str, name: str) -> str:
+    """Say so where the medians leave a pass out."""
+    reasons = [
+        one["error"]
+        for one in results["visits"]
+        if (one["peer"], one["model"]) == (name, model) and one.get("error")
+    ]
+    passes = results["plan"]["passes"]
+    return f" ({len(reasons)} of {passes} passes: {_one_line(reasons[0])})" if reasons else ""
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.replace("|", "/").split())[:160]
 
 
 def _verdicts(results: Mapping[str, Any]) -> list[str]:
-    """Return pyserve over the best other, as the median of the passes' ratios."""
+    """Return pyserve over the best other for every figure; who wins is bold."""
     visits = [msgspec.convert(one, Visit) for one in results["visits"]]
-    plan = results["plan"]
-    lines = [
-        "| what | model | pyserve | best other | pyserve ÷ best other |",
-        "| --- | --- | ---: | --- | ---: |",
-    ]
-    for column in _columns(plan):
-        for model in plan["models"]:
+    plan = msgspec.convert(results["plan"], Plan)
+    compared = [(one, one) for one in columns_of(plan)] + raw_columns(plan)
+    lines = [f"| | {' | '.join(plan.models)} |", "| --- |" + " --- |" * len(plan.models)]
+    for column, own in compared:
+        texts = []
+        for model in plan.models:
             some = [one for one in visits if one.model == model and one.peer not in FLOORS]
-            line = _verdict(results, column, model, some)
-            if line:
-                lines.append(line)
+            found = verdict(some, column, own, plan.passes)
+            texts.append(found.text(results["titles"]) if found else "")
+        if any(texts):
+            lines.append(f"| {own.title} | {' | '.join(texts)} |")
     return lines
-
-
-def _verdict(
-    results: Mapping[str, Any], column: Column, model: str, visits: Sequence[Visit]
-) -> str | None:
-    ratios: list[float] = []
-    own: list[float] = []
-    others: dict[str, list[float]] = {}
-    for turn in range(results["plan"]["passes"]):
-        values = {one.peer: column.value(one) for one in visits if one.turn == turn}
-        mine = values.pop(OWN, None)
-        winner = best(values, lowest=column.lowest)
-        for name, value in values.items():
-            if value is not None:
-                others.setdefault(name, []).append(value)
-        if mine is not None and winner is not None:
-            own.append(mine)
-            ratios.append(mine / (values[winner] or mine))
-    if not ratios:
-        return None
-    medians: dict[str, float | None] = {
-        name: statistics.median(some) for name, some in others.items()
-    }
-    winner = best(medians, lowest=column.lowest)
-    assert winner is not None
-    ratio = statistics.median(ratios)
-    ahead = ratio <= 1 if column.lowest else ratio >= 1
-    title = results["titles"][winner]
-    verdict = f"**{ratio:.2f}**" if ahead else f"{ratio:.2f}: {title} wins"
-    return (
-        f"| {column.title} | {model} | {number(statistics.median(own))} | "
-        f"{number(medians[winner] or 0)} ({title}) | {verdict} |"
-    )
 
 
 def _where(results: Mapping[str, Any]) -> str:

@@ -20,9 +20,7 @@ _ANSWER_TIMEOUT_S = 30.0
 _ASK_AGAIN_S = 0.005
 # How often a starting server's tree is looked at, so that daemons are known before they leave it.
 _LOOK_EVERY_S = 0.25
-# At rest: that much of one core in such a span, so that no worker is still loading.
-_REST_SPAN_S = 0.2
-_REST_CORES = 0.15
+# Other workers may still load when one answers.
 _REST_TIMEOUT_S = 15.0
 # On so many connections each form is asked for before the load comes, and after it.
 _CHECKS = 16
@@ -69,7 +67,7 @@ class Server:
         self.tree = ProcessTree(self._process.pid)
         try:
             self._await_right_answer(started)
-            self._await_rest()
+            self.tree.await_rest(_REST_TIMEOUT_S)
             self.check()
         except BaseException:
             self._stop()
@@ -114,16 +112,6 @@ class Server:
                 self.tree.look()
                 looked = time.perf_counter()
         raise ChildFailed(f"no answer in {_START_TIMEOUT_S:g} s: {last}; {self._log_tail()}")
-
-    def _await_rest(self) -> None:
-        until = time.monotonic() + _REST_TIMEOUT_S
-        before = self.tree.cpu_seconds()
-        while time.monotonic() < until:
-            time.sleep(_REST_SPAN_S)
-            now = self.tree.cpu_seconds()
-            if now - before <= _REST_CORES * _REST_SPAN_S:
-                return
-            before = now
 
     def _require_right(self, form: Form, answer: Answer) -> None:
         try:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _STOP_TIMEOUT_S = 15.0
 _LOOK_AGAIN_S = 0.02
+_REST_SPAN_S = 0.2
+_REST_CORES = 0.15
 
 
 class Process(NamedTuple):
@@ -77,6 +79,17 @@ class ProcessTree:
             with contextlib.suppress(OSError):  # it ended meanwhile
                 total += _pss_bytes(one.pid)
         return total
+
+    def await_rest(self, timeout_s: float) -> None:
+        """Wait until next to nothing runs: no worker loads, no request of a load before is left."""
+        until = time.monotonic() + timeout_s
+        before = self.cpu_seconds()
+        while time.monotonic() < until:
+            time.sleep(_REST_SPAN_S)
+            now = self.cpu_seconds()
+            if now - before <= _REST_CORES * _REST_SPAN_S:
+                return
+            before = now
 
     def end(self) -> None:
         """Ask the root to stop, and kill what is left of group and tree after a while."""
