@@ -5,9 +5,19 @@ from benchmarks.peers.launchers.mosec import Mosec
 from benchmarks.peers.launchers.naive import Naive
 from benchmarks.peers.launchers.own import Pyserve
 from benchmarks.peers.launchers.plain_aiohttp import PlainAiohttp
+from benchmarks.peers.launchers.torchserve import TorchServe
+from benchmarks.peers.launchers.triton import Triton
 from benchmarks.peers.peer import Peer
 
-PEERS: tuple[Peer, ...] = (Pyserve(), Mosec(), Naive(), PlainAiohttp(), LitServe())
+PEERS: tuple[Peer, ...] = (
+    Pyserve(),
+    Mosec(),
+    Triton(),
+    TorchServe(),
+    Naive(),
+    PlainAiohttp(),
+    LitServe(),
+)
 
 
 def names() -> list[str]:

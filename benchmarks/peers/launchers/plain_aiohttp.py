@@ -13,7 +13,7 @@ class PlainAiohttp(Peer):
     def settings(self, model: ModelCase, place: Place) -> list[Setting]:
         """One process, so that all cores go into the one call that runs."""
         return [
-            Setting("processes", "1", "the plain thing; FastAPI below has more where that is best"),
+            Setting("processes", "1", "the plain thing; more of them is the FastAPI row"),
             Setting("torch threads", str(place.cores), "one call runs at a time: it may use all"),
             Setting("event loop", "uvloop", "the faster one"),
             Setting("access log", "off", "as everywhere here"),
