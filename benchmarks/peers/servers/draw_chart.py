@@ -1,6 +1,7 @@
 """Draws grouped bars on a log scale: `draw_chart.py FILE.svg < figures.json` (see `chart.py`)."""
 
 import json
+import math
 import sys
 
 import matplotlib as mpl
@@ -20,7 +21,7 @@ def main() -> None:
     figures = json.load(sys.stdin)
     servers, models = figures["servers"], figures["models"]
     greys = plt.get_cmap("viridis")
-    chart, axes = plt.subplots(figsize=(9, 4))
+    chart, axes = plt.subplots(figsize=(9, 4.2), layout="constrained")
     step = _WIDTH / len(servers)
     for index, (title, rates) in enumerate(servers):
         places = [at - _WIDTH / 2 + (index + 0.5) * step for at in range(len(models))]
@@ -33,14 +34,15 @@ def main() -> None:
             color=_OWN_COLOUR if title == "pyserve" else greys(index / max(len(servers), 2)),
         )
     axes.set_yscale("log")
+    lowest = min(rate for _, rates in servers for rate in rates if rate)
+    axes.set_ylim(bottom=10 ** math.floor(math.log10(lowest)))
     axes.set_xticks(range(len(models)), models)
     axes.set_title(figures["title"])
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, ncols=2)
-    chart.tight_layout()
+    chart.legend(frameon=False, fontsize=8, ncols=5, loc="outside lower center")
     chart.savefig(sys.argv[1], metadata={"Date": None})
 
 
