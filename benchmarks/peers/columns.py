@@ -1,14 +1,17 @@
 """The figures that are compared: how each is read from a visit, and who is best at it."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from benchmarks.peers.peer import Form
 from benchmarks.peers.results import Cell, Plan, Visit
 from benchmarks.report import number
 
 OWN = "pyserve"
+RAW = " raw"
 
 # The connection counts whose latencies are worth a column, beside the fewest and the most.
 _LATENCIES_AT = 32
@@ -48,12 +51,26 @@ def columns_of(plan: Plan) -> list[Column]:
     ]
 
 
-def raw_columns(plan: Plan) -> list[tuple[Column, Column]]:
-    """Return the rates of binary bodies, each with that of raw bodies to be compared with it."""
-    return [
-        (_rate("", "binary", n), _rate(f"requests/s, {n}, raw body", "raw", n))
-        for n in plan.connections
-    ]
+def rows_of(visits: Iterable[Visit]) -> list[Visit]:
+    """Return a row for each visit, and behind it one for raw bodies where the server takes them.
+
+    A row for raw bodies has their cells where the others have those of binary bodies; what is the
+    whole server's, it leaves to the other row.
+    """
+    rows = []
+    for visit in visits:
+        rows.append(visit)
+        raw = [replace(one, form="binary") for one in visit.cells if one.form == "raw"]
+        if raw:
+            name = visit.peer + RAW
+            rows.append(replace(visit, peer=name, cells=raw, memory_bytes=0, cold_start_s=0.0))
+    return rows
+
+
+def title_of(name: str, titles: Mapping[str, str]) -> str:
+    """Return what a row is called."""
+    peer = name.removesuffix(RAW)
+    return titles.get(peer, peer) + (", raw body" if name != peer else "")
 
 
 def best(values: Mapping[str, float | None], *, lowest: bool) -> str | None:
@@ -114,36 +131,37 @@ class Verdict(NamedTuple):
 
     def text(self, titles: Mapping[str, str]) -> str:
         """Return a cell of the table."""
-        title = titles.get(self.other, self.other)
-        theirs = f"{title} {number(self.value)}"
+        theirs = f"{title_of(self.other, titles)} {number(self.value)}"
         if self.ahead:
             return f"**{self.ratio:.2f}** of {theirs}"
         return f"{self.ratio:.2f} of **{theirs}**"
 
 
-def verdict(visits: Sequence[Visit], column: Column, own: Column, passes: int) -> Verdict | None:
-    """Compare one figure of one model; None where a side has none.
+def verdict(rows: Sequence[Visit], column: Column, own: str, passes: int) -> Verdict | None:
+    """Compare a figure of pyserve's row `own` with all others' for one model.
 
-    The best other is chosen in each pass, so the ratio is never to somebody's worse minute.
+    None where a side has none.  The best other is chosen in each pass, among binary and raw bodies
+    alike, so the ratio is never to somebody's worse minute or worse door.
     """
     ratios: list[float] = []
     others: dict[str, list[float]] = {}
     for turn in range(passes):
-        here = [one for one in visits if one.turn == turn]
-        mine = next((own.value(one) for one in here if one.peer == OWN), None)
-        values = {one.peer: column.value(one) for one in here if one.peer != OWN}
-        for name, value in values.items():
-            if value is not None:
-                others.setdefault(name, []).append(value)
-        winner = best(values, lowest=column.lowest)
+        values = {one.peer: column.value(one) for one in rows if one.turn == turn}
+        mine = values.get(own)
+        theirs = {
+            name: value
+            for name, value in values.items()
+            if value is not None and name not in (OWN, OWN + RAW)
+        }
+        for name, value in theirs.items():
+            others.setdefault(name, []).append(value)
+        winner = best(theirs, lowest=column.lowest)
         if mine is not None and winner is not None:
-            ratios.append(mine / (values[winner] or mine))
-    medians: dict[str, float | None] = {
-        name: statistics.median(some) for name, some in others.items()
-    }
+            ratios.append(mine / theirs[winner])
+    medians = {name: statistics.median(some) for name, some in others.items()}
     winner = best(medians, lowest=column.lowest)
     if not ratios or winner is None:
         return None
     ratio = statistics.median(ratios)
     ahead = ratio <= 1 if column.lowest else ratio >= 1
-    return Verdict(ratio, ahead, winner, medians[winner] or 0.0)
+    return Verdict(ratio, ahead, winner, medians[winner])

@@ -10,7 +10,16 @@ from typing import Any
 import msgspec
 
 from benchmarks.peers.case import ModelCase
-from benchmarks.peers.columns import OWN, Column, best, columns_of, raw_columns, verdict
+from benchmarks.peers.columns import (
+    OWN,
+    RAW,
+    Column,
+    best,
+    columns_of,
+    rows_of,
+    title_of,
+    verdict,
+)
 from benchmarks.peers.measure import BARE, EMPTY, FLOORS
 from benchmarks.peers.peer import Environment, Peer, Place
 from benchmarks.peers.results import Log, Plan, Visit, median_visit
@@ -90,7 +99,9 @@ def update(results: Mapping[str, Any], path: Path = PAGE) -> None:
 def _table(results: Mapping[str, Any], model: str, visits: Mapping[str, Visit]) -> list[str]:
     """Return one model's table: servers by rows, floors last."""
     columns = columns_of(msgspec.convert(results["plan"], Plan))
-    servers = {name: visit for name, visit in visits.items() if name not in FLOORS}
+    titles = results["titles"]
+    rows = {one.peer: one for one in rows_of(visits.values())}
+    servers = {name: row for name, row in rows.items() if name not in FLOORS}
     winners = [
         best({name: column.value(one) for name, one in servers.items()}, lowest=column.lowest)
         for column in columns
@@ -99,19 +110,21 @@ def _table(results: Mapping[str, Any], model: str, visits: Mapping[str, Visit]) 
         "| server | " + " | ".join(column.title for column in columns) + " |",
         "| --- |" + " ---: |" * len(columns),
     ]
-    for name in [*results["titles"], EMPTY]:
-        title = results["titles"].get(name, "*empty aiohttp handler*")
-        if name in visits:
+    for name in (name for peer in titles for name in (peer, peer + RAW)):
+        title = title_of(name, titles)
+        if name in rows:
             texts = [
-                _text(column, visits[name], winner == name)
+                _text(column, rows[name], winner == name)
                 for column, winner in zip(columns, winners, strict=True)
             ]
             failed = _failed_passes(results, model, name)
             lines.append(f"| {title}{failed} | " + " | ".join(texts) + " |")
-            lines += _raw_row(columns, title, visits[name], servers)
-        elif name in results["titles"]:
+        elif name in titles:
             reason = _reason(results, model, name)
             lines.append(f"| {title} | none: {reason} |" + " |" * (len(columns) - 1))
+    if EMPTY in rows:
+        texts = [_text(column, rows[EMPTY], False) for column in columns]
+        lines.append("| *empty aiohttp handler* | " + " | ".join(texts) + " |")
     if BARE in visits:
         lines += ["", _bare(visits[BARE].floor)]
     return lines
@@ -123,21 +136,6 @@ def _text(column: Column, visit: Visit, wins: bool) -> str:
         return column.instead(visit)
     text = number(value)
     return f"{f'**{text}**' if wins else text}{column.after(visit)}"
-
-
-def _raw_row(
-    columns: Sequence[Column], title: str, visit: Visit, servers: Mapping[str, Visit]
-) -> list[str]:
-    """Return a row for raw bodies where the server takes them: the same columns of that form."""
-    raw = [msgspec.structs.replace(one, form="binary") for one in visit.cells if one.form == "raw"]
-    if not raw or visit.peer not in servers:
-        return []
-    as_binary = msgspec.structs.replace(visit, cells=tuple(raw), memory_bytes=0, cold_start_s=0.0)
-    texts = []
-    for column in columns:
-        value = column.value(as_binary)
-        texts.append("" if value is None else number(value))
-    return [f"| {title}, raw body | " + " | ".join(texts) + " |"]
 
 
 def _bare(floor: Mapping[str, float]) -> str:
@@ -177,17 +175,21 @@ def _one_line(text: str) -> str:
 def _verdicts(results: Mapping[str, Any]) -> list[str]:
     """Return pyserve over the best other for every figure; who wins is bold."""
     visits = [msgspec.convert(one, Visit) for one in results["visits"]]
+    rows = rows_of(one for one in visits if one.peer not in FLOORS)
     plan = msgspec.convert(results["plan"], Plan)
-    compared = [(one, one) for one in columns_of(plan)] + raw_columns(plan)
+    columns = columns_of(plan)
+    compared = [(one, OWN) for one in columns]
+    compared += [(one, OWN + RAW) for one in columns if not one.lowest]
     lines = [f"| | {' | '.join(plan.models)} |", "| --- |" + " --- |" * len(plan.models)]
     for column, own in compared:
         texts = []
         for model in plan.models:
-            some = [one for one in visits if one.model == model and one.peer not in FLOORS]
+            some = [one for one in rows if one.model == model]
             found = verdict(some, column, own, plan.passes)
             texts.append(found.text(results["titles"]) if found else "")
         if any(texts):
-            lines.append(f"| {own.title} | {' | '.join(texts)} |")
+            form = ", raw body" if own != OWN else ""
+            lines.append(f"| {column.title}{form} | {' | '.join(texts)} |")
     return lines
 
 

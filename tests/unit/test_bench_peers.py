@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.peers import chart, page, results
 from benchmarks.peers.case import ModelCase, Tensor, flattened, nested, unpacked
-from benchmarks.peers.columns import best, columns_of, raw_columns, verdict
+from benchmarks.peers.columns import OWN, RAW, best, columns_of, rows_of, verdict
 from benchmarks.peers.launchers.own import Pyserve
 from benchmarks.peers.launchers.plain_aiohttp import PlainAiohttp
 from benchmarks.peers.measure import rotated
@@ -149,7 +149,7 @@ def test_verdict_is_the_median_of_the_ratios_to_each_pass_s_best() -> None:
         for peer, rate in zip(("pyserve", "a", "b"), rates, strict=True)
     ]
     column = next(one for one in columns_of(PLAN) if one.title == "requests/s, 64")
-    found = verdict(visits, column, column, passes=3)
+    found = verdict(visits, column, OWN, passes=3)
     assert found is not None
     assert found.ratio == pytest.approx(1.5)  # of 1.25, 3 and 1.5
     assert (found.ahead, found.other, found.value) == (True, "a", 60)
@@ -164,15 +164,28 @@ def test_verdict_says_where_a_peer_wins(tmp_path: Path) -> None:
     assert "2.00 of **aiohttp, `model(x)` 0.005**" in row_of(text, "p50 ms, 64 |")
 
 
-def test_verdict_compares_raw_bodies_with_the_best_binary_of_the_others() -> None:
-    visits = [
-        visit("pyserve", 0, cell(50), cell(400, form="raw")),
-        visit("a", 0, cell(100)),
-    ]
-    column, own = raw_columns(PLAN)[1]
-    found = verdict(visits, column, own, passes=1)
-    assert found is not None
-    assert (found.ratio, found.ahead) == (4.0, True)
+def test_verdict_compares_raw_and_binary_bodies_with_the_best_of_both() -> None:
+    rows = rows_of(
+        [
+            visit("pyserve", 0, cell(50), cell(800, form="raw")),
+            visit("a", 0, cell(100), cell(200, form="raw")),
+        ]
+    )
+    column = next(one for one in columns_of(PLAN) if one.title == "requests/s, 64")
+    binary, raw = (verdict(rows, column, own, passes=1) for own in (OWN, OWN + RAW))
+    assert binary is not None
+    assert raw is not None
+    assert (binary.ratio, binary.ahead) == (0.25, False)
+    assert (raw.ratio, raw.ahead) == (4.0, True)
+    assert raw.text({"a": "A"}) == "**4.00** of A, raw body 200"
+
+
+def test_raw_bodies_have_a_row_that_can_win(tmp_path: Path) -> None:
+    own = visit("pyserve", 0, cell(90), cell(900, form="raw"), memory_bytes=1 << 30)
+    text = tables(tmp_path, own, visit("aiohttp", 0, cell(800)))
+    assert "**900**" in row_of(text, "pyserve, raw body |")
+    assert "**1,024**" in row_of(text, "pyserve |")
+    assert "1,024" not in row_of(text, "pyserve, raw body |")
 
 
 def test_cell_with_failed_requests_says_so_and_never_wins(tmp_path: Path) -> None:
