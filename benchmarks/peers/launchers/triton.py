@@ -107,8 +107,8 @@ class Triton(Peer):
             "--allow-grpc=false",
             "--allow-metrics=false",
             "--log-info=false",
-            # Started by the benchmark; the longest that it lets requests finish when told to stop.
-            "--exit-timeout-secs=5",
+            # Less than the harness waits before it kills: an instance ends slowly on busy cores.
+            "--exit-timeout-secs=12",
         ]
         # The instances embed a Python that heeds no PYTHONPATH and PYTHONHOME: it finds this
         # environment as that of the first python3 on PATH.
