@@ -34,14 +34,18 @@ class BentoML(Peer):
 
     name = "bentoml"
     title = "BentoML"
-    # uvicorn takes uvloop and httptools where it finds them: half the time in HTTP.
+    # uvicorn takes uvloop and httptools where it finds them.
     packages = ("bentoml==1.4.40", "uvloop", "httptools")
 
     def settings(self, model: ModelCase, place: Place) -> list[Setting]:
         """Workers for the cores, as its page on them advises, and adaptive batching."""
         tuned = _tuned(model, place)
         return [
-            Setting("workers", str(tuned.workers), "one for each core: Python is what is slow"),
+            Setting(
+                "workers",
+                str(tuned.workers),
+                "one for each core: most of the time goes into Python",
+            ),
             Setting(
                 "torch threads",
                 str(tuned.torch_threads),

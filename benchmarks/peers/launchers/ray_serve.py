@@ -32,13 +32,13 @@ class RayServe(Peer):
     port_count = 4
 
     def settings(self, model: ModelCase, place: Place) -> list[Setting]:
-        """What was best of one and two replicas, through Ray's proxy, HAProxy, and directly."""
+        """By the model: who listens, and how many replicas."""
         tuned = _tuned(model, place)
         if tuned.direct:
             way = Setting(
                 "ingress",
                 "direct: the replica listens",
-                "a hop less; Ray's own proxy in Python is 10 times slower on the tiny model",
+                "a hop less; through the proxy in Python the tiny model is several times slower",
             )
         else:
             way = Setting(
@@ -58,7 +58,7 @@ class RayServe(Peer):
             Setting(
                 "serve.batch",
                 f"max_batch_size {tuned.max_batch}, batch_wait_timeout_s 0",
-                "batches gather while the replica is busy; waiting only costs latency here",
+                "batches gather while the replica is busy; a lone request would wait for nothing",
             ),
             Setting(
                 "RAY_SERVE_THROUGHPUT_OPTIMIZED",

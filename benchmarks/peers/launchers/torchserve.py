@@ -33,6 +33,7 @@ _LOG_CONFIGURATION = """\
 
 class _Tuned(NamedTuple):
     workers: int
+    torch_threads: int
     max_batch: int
     max_delay_ms: int
 
@@ -63,7 +64,7 @@ class TorchServe(Peer):
             Setting("minWorkers, maxWorkers", str(tuned.workers), "one for each core"),
             Setting(
                 "torch threads",
-                "1",
+                str(tuned.torch_threads),
                 "the guide: workers times threads should be the cores, or they get in each "
                 "other's way",
             ),
@@ -76,7 +77,7 @@ class TorchServe(Peer):
             Setting(
                 "maxBatchDelay",
                 f"{tuned.max_delay_ms} ms",
-                "the least there is; longer ones only cost latency here",
+                "the least there is: a lone request waits all of it",
             ),
             Setting("job_queue_size", str(_QUEUE_SIZE), "the default of 100 refuses bursts"),
             Setting("async_logging", "true", "as the guide advises"),
@@ -87,7 +88,7 @@ class TorchServe(Peer):
 
     def launch(self, model: ModelCase, place: Place) -> Launch:
         """Write the model archive and the configuration; start Java on them."""
-        environment = place.environment
+        environment, tuned = place.environment, _tuned(model, place)
         store, temporary = place.folder / "store", place.folder / "t"
         store.mkdir()
         temporary.mkdir()
@@ -104,7 +105,7 @@ class TorchServe(Peer):
         log_configuration = place.folder / "log4j2.xml"
         log_configuration.write_text(_LOG_CONFIGURATION)
         configuration = place.folder / "config.properties"
-        configuration.write_text(_configuration(_tuned(model, place), model, place))
+        configuration.write_text(_configuration(tuned, model, place))
         front_end = environment.packages / "ts" / "frontend"
         return Launch(
             [
@@ -124,7 +125,9 @@ class TorchServe(Peer):
                 "-ncs",
                 "-m",
                 f"{model.name}.mar",
-            ]
+            ],
+            # The workers inherit it; the handler reads it.
+            {"PEER_THREADS": str(tuned.torch_threads)},
         )
 
     def request(self, model: ModelCase, form: Form) -> HttpRequest | None:
@@ -138,6 +141,7 @@ class TorchServe(Peer):
 def _tuned(model: ModelCase, place: Place) -> _Tuned:
     return _Tuned(
         workers=place.cores,
+        torch_threads=1,
         max_batch=32 if model.name in _SMALL_MODELS else 16,
         max_delay_ms=1,
     )

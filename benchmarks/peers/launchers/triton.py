@@ -70,8 +70,8 @@ class Triton(Peer):
             Setting(
                 "dynamic_batching",
                 f"max_batch_size {tuned.max_batch}, no delay",
-                "batches form while the instances are busy; any delay lost here, as the guide's "
-                "default has it",
+                "batches form while the instances are busy; a delay would cost a lone request its "
+                "whole length; 16 is each instance's half of 32 connections",
             ),
             Setting(
                 "--http-thread-count",
@@ -160,7 +160,6 @@ class Triton(Peer):
 
 
 def _tuned(place: Place) -> _Tuned:
-    # Batches of 8 to 64 were tried on every model; 16 was never far from the best.
     return _Tuned(instances=place.cores, torch_threads=1, max_batch=16)
 
 

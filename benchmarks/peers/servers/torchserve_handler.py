@@ -3,12 +3,11 @@
 `served_model.py` and `case.json` are in the same model archive.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 from served_model import ServedModel
-
-_TORCH_THREADS = 1
 
 
 class Handler:
@@ -17,7 +16,8 @@ class Handler:
     def initialize(self, context: Any) -> None:
         """Load the case from where the archive was unpacked to."""
         folder = Path(context.system_properties["model_dir"])
-        self._model = ServedModel(str(folder / "case.json"), threads=_TORCH_THREADS)
+        threads = int(os.environ["PEER_THREADS"])
+        self._model = ServedModel(str(folder / "case.json"), threads=threads)
 
     def handle(self, requests: list[dict[str, Any]], context: Any) -> list[Any]:
         """Answer each request in its own form: JSON has been parsed before it comes here."""
