@@ -7,6 +7,7 @@ benchmarks/results/peers.json.  Every visit is kept in peers.jsonl at once: `--r
 import argparse
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,8 @@ Installed = Mapping[str, tuple[Peer, Environment]]
 def main(arguments: Sequence[str]) -> int:
     """Install, measure, report; exit code 1 if a server could not be measured."""
     given = _parser().parse_args(arguments)
+    # An exception, so that a server that runs is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if given.page_only:
             _update_docs(json.loads(LATEST.read_text()))
@@ -96,7 +99,7 @@ def _measure(log: Log, installed: Installed, cases: Mapping[str, ModelCase]) -> 
         turn, model, name = step
         visit = _visit(plan, installed, cases[model], turn, name)
         log.add(visit)
-        outcome = visit.error or page.in_short(visit)
+        outcome = " ".join(visit.error.split()) or page.in_short(visit)
         print(f"{number + 1}/{len(steps)} {model} {name}: {outcome}", file=sys.stderr, flush=True)
 
 

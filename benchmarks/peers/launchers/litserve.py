@@ -17,10 +17,10 @@ class LitServe(Peer):
         return [
             Setting("workers_per_device", str(place.cores), "a worker process for each core"),
             Setting("torch threads", "1", "workers times threads are the cores"),
-            Setting("max_batch_size", str(_BATCH), "32 served no more"),
+            Setting("max_batch_size", str(_BATCH), "the best found by trying"),
             Setting("batch_timeout", "0", "what waits is taken at once; waiting gained nothing"),
             Setting("fast_queue", "True", "as its page advises for high rates; 0.2.19 ignores it"),
-            Setting("num_api_servers", "1", "a second HTTP process takes a core from the model"),
+            Setting("num_api_servers", str(place.cores), "its default: one for each worker"),
             Setting("access log", "off", "as everywhere here"),
         ]
 

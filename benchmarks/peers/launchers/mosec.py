@@ -20,7 +20,9 @@ class Mosec(Peer):
         return [
             Setting("num", str(place.cores), "a worker process for each core"),
             Setting("torch threads", "1", "workers times threads are the cores"),
-            Setting("max_batch_size", str(_BATCH), "fewer or more served less at 32 and 64"),
+            Setting(
+                "max_batch_size", str(_BATCH), "the best found by trying, at 32 and 64 connections"
+            ),
             Setting("max_wait_time", f"{_WAIT_MS} ms", "the least that it takes"),
             Setting("--capacity", str(_CAPACITY), "no request of the load is refused"),
             Setting("body", "raw bytes, by `deserialize` and `serialize`", "no JSON in between"),

@@ -58,7 +58,7 @@ def main() -> None:
     server.run(
         host="127.0.0.1",
         port=port,
-        num_api_servers=1,
+        num_api_servers=workers,
         log_level="warning",
         access_log=False,
         generate_client_file=False,
