@@ -28,6 +28,10 @@ class CompletionQueue:
 class Request:
     def cancel(self) -> bool: ...
     def expire(self) -> bool: ...
+    @property
+    def deadline_ns(self) -> int: ...
+    @property
+    def priority(self) -> int: ...
 
 @final
 class ModelVersion:
@@ -52,6 +56,8 @@ class ModelVersion:
         warmup: bool,
         idle_spin_us: int,
         examples: Sequence[Sequence[InputTensor]],
+        default_timeout_ns: int,
+        default_priority: int,
     ) -> None: ...
     @property
     def device(self) -> str: ...
@@ -75,7 +81,9 @@ class ModelVersion:
     def runs_here(self) -> bool: ...
     @property
     def accepting(self) -> bool: ...
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_ns: int) -> Any: ...
+    def call(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_ns: int, priority: int
+    ) -> Any: ...
     def submit_wire(
         self,
         queue: CompletionQueue,
@@ -84,6 +92,7 @@ class ModelVersion:
         wanted: Sequence[str] | None,
         token: Any,
         here: bool,
+        priority: int,
     ) -> Request | Completed: ...
     def submit_tensors(
         self,
@@ -92,6 +101,7 @@ class ModelVersion:
         kwargs: dict[str, Any],
         deadline_ns: int,
         token: Any,
+        priority: int,
     ) -> Request: ...
     def stats(self) -> dict[str, Any]: ...
     def drain(self, until_ns: int) -> bool: ...

@@ -93,6 +93,8 @@ ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executabl
       name_(options.name),
       number_(options.version),
       label_("model \"" + options.name + "\" version " + options.version),
+      default_timeout_(options.default_timeout),
+      default_priority_(options.default_priority),
       device_text_(parse_device(options.device).str()),
       executable_(std::move(executable)) {
   resolve_signature(options);

@@ -44,6 +44,8 @@ class ModelVersion {
   // Whether a lone run has the threads of all instances.
   bool elastic() const noexcept { return lone_row_time_ != kNever; }
   OutputForm output_form() const noexcept { return output_form_; }
+  Nanos default_timeout() const noexcept { return default_timeout_; }
+  Priority default_priority() const noexcept { return default_priority_; }
 
   // Admits a request whose inputs were checked, or says why not.
   Status submit(const RequestPtr& request);
@@ -82,6 +84,8 @@ class ModelVersion {
   const std::string name_;
   const std::string number_;
   const std::string label_;
+  const Nanos default_timeout_;
+  const Priority default_priority_;
   std::string device_text_;
   Signature signature_;
   bool combines_ = false;  // requests may share a batch

@@ -186,7 +186,11 @@ class HttpLane {
     attachment->closing = closing_;
     attachment->parse_ns = clock.now() - started;
     return run_lane(version, queue, std::move(request), std::move(attachment),
-                    {.here = here, .rehearsal = rehearsal_});
+                    {.started = started,
+                     .timeout_us = asked_.timeout_us,
+                     .priority = asked_.priority,
+                     .here = here,
+                     .rehearsal = rehearsal_});
   }
 
  private:

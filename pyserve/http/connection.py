@@ -15,11 +15,13 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from pyserve._native import core
+from pyserve.deadlines import deadlines_here
 from pyserve.errors import INTERNAL, PyserveError, cut
 from pyserve.http.answers import CLOSE, error_answer
 from pyserve.http.body_receiver import BodyReceiver, replace_protocol
 from pyserve.http.express import ExpressLane, Target
 from pyserve.http.request_log import Handler
+from pyserve.scheduling import overdue
 
 if TYPE_CHECKING:
     from pyserve import _C
@@ -49,6 +51,7 @@ class Connection(RequestHandler):
         "_plain_left",
         "_request",
         "_target",
+        "_ticket",
         "_waiting",
         "_waiting_bytes",
     )
@@ -64,6 +67,7 @@ class Connection(RequestHandler):
         self._request: _C.Request | None = None
         self._target: Target | None = None
         self._live: LiveVersion | None = None
+        self._ticket = 0  # of its deadline; 0: it has none
         self._waiting: list[bytes] = []  # what came behind it
         self._waiting_bytes = 0
 
@@ -219,12 +223,22 @@ class Connection(RequestHandler):
             self.set_result(request)
         else:
             self._request = request
+            if request.deadline_ns:
+                self._ticket = deadlines_here().add(request.deadline_ns, self._expire)
         return True
+
+    def _expire(self) -> None:
+        """End the request that is under way: its deadline has passed."""
+        if self._request is not None and self._request.expire():
+            self.set_exception(overdue())
 
     def _let_go(self) -> None:
         """Give back the lease of the request that was under way."""
         live = self._live
         assert live is not None
+        if self._ticket:
+            deadlines_here().drop(self._ticket)
+            self._ticket = 0
         self._head = self._request = self._target = self._live = None
         live.release()
 

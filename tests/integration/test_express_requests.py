@@ -36,7 +36,11 @@ LEFT = {
     "no gzip",
     "no outputs",
     "no strings",
-    "no timeout",
+    "a timeout beyond 62 bits",
+    "a timeout beyond all time",
+    "null timeout and priority",
+    "timeout twice",
+    "priority and what is unknown",
     "null id",
     "null outputs",
     "raw, any size",
@@ -45,7 +49,6 @@ LEFT = {
     "strings",
     "binary strings",  # answered as JSON
     "TE",
-    "timeout",
     "unknown keys",
 }
 

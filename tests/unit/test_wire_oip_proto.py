@@ -340,7 +340,31 @@ def test_a_timeout_beyond_all_time_is_no_overflow() -> None:
 def test_a_timeout_that_is_no_count_is_refused(set_value: Any) -> None:
     request = build()
     set_value(request.parameters["timeout"])
-    assert "timeout is not what was expected, an integer of 0 or more" in refused(request)
+    assert "expected microseconds: a whole number, 0 for none" in refused(request)
+
+
+@pytest.mark.parametrize(
+    "set_value",
+    [
+        lambda one: setattr(one, "int64_param", -1),
+        lambda one: setattr(one, "uint64_param", 4),
+        lambda one: setattr(one, "uint64_param", 2**64 - 1),
+        lambda one: setattr(one, "string_param", "1"),
+        lambda one: setattr(one, "bool_param", True),
+        lambda one: setattr(one, "double_param", 1.0),
+    ],
+)
+def test_a_priority_that_is_none_is_refused(set_value: Any) -> None:
+    request = build()
+    set_value(request.parameters["priority"])
+    assert "expected 1 (high), 2 (normal), 3 (low) or 0 (the model's)" in refused(request)
+
+
+@pytest.mark.parametrize("key", ["timeout", "priority"])
+def test_a_parameter_without_a_value_is_taken_for_absent(key: str) -> None:
+    request = build()
+    request.parameters[key].SetInParent()
+    assert (decode(request).timeout_us, decode(request).priority) == (0, 0)
 
 
 def test_shared_memory_stands_in_for_the_data() -> None:
