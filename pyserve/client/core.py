@@ -18,6 +18,9 @@ from pyserve.client.steps import StepsOf
 from pyserve.client.values import is_torch
 from pyserve.errors import ConfigError, InvalidInput
 
+DEFAULT_TIMEOUT_S = 60.0
+"""A client's own timeout, where it is given none."""
+
 File: TypeAlias = str | PathLike[str]
 
 
@@ -35,7 +38,7 @@ class Core:
     def deadline(self, timeout_s: float | None) -> Deadline:
         """Return the end of one call; `timeout_s` None stands for the client's own."""
         if timeout_s is None:
-            return Deadline(self.timeout_s, self.clock, told=False)
+            return Deadline(self.timeout_s, self.clock, told=self.timeout_s != DEFAULT_TIMEOUT_S)
         if not timeout_s > 0:
             raise InvalidInput(f"timeout is {timeout_s}, expected seconds above 0")
         return Deadline(timeout_s, self.clock, told=True)

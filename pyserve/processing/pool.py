@@ -26,6 +26,13 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cpus, thread_name_prefix="pyserve-process")
 
 
+def _in_time(work: Callable[[], T], deadline_ns: int) -> T:
+    """Do `work`, unless a thread was found for it too late."""
+    if deadline_ns and time.monotonic_ns() >= deadline_ns:
+        raise overdue()
+    return work()
+
+
 class Slots:
     """One model's share of the pool: at most `capacity` pieces of work, running or waiting.
 
@@ -54,7 +61,7 @@ class Slots:
         self._taken += 1
         try:
             async with asyncio.timeout(left_s) as patience:
-                return await asyncio.wrap_future(_threads().submit(work))
+                return await asyncio.wrap_future(_threads().submit(_in_time, work, deadline_ns))
         except TimeoutError:
             if patience.expired():
                 raise overdue() from None

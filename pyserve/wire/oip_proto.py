@@ -33,6 +33,9 @@ from pyserve.wire.tensors import check_size, shown
 _RAW_OUTPUT_CONTENTS = b"\x32"  # field 6 of ModelInferResponse
 _INFER_RESPONSE = b"\x12"  # field 2 of ModelStreamInferResponse
 
+STREAM_CODE = "error_code"
+"""The parameter with the gRPC code of a request that failed in a stream."""
+
 _FINAL = "triton_final_response"
 _ENABLE_FINAL = "triton_enable_empty_final_response"
 _ENABLE_FINAL_BYTES = _ENABLE_FINAL.encode()
@@ -183,9 +186,15 @@ def encode_stream_response(answer: bytes) -> bytes:
     return b"".join((_INFER_RESPONSE, varint(len(answer)), answer))
 
 
-def encode_stream_error(message: str, request_id: str, *, final: bool = False) -> bytes:
-    """Return the ModelStreamInferResponse that says what was wrong with one request."""
-    answer = _response(id=request_id).SerializeToString() + (_final() if final else b"")
+def encode_stream_error(message: str, request_id: str, code: str, *, final: bool = False) -> bytes:
+    """Return the ModelStreamInferResponse that says what was wrong with one request.
+
+    The message has no field for a code: it is a parameter of the response, which clients that do
+    not know it ignore.  code: what a call of its own would have ended with.
+    """
+    refused = _response(id=request_id)
+    refused.parameters[STREAM_CODE].string_param = code
+    answer = refused.SerializeToString() + (_final() if final else b"")
     error = protos.message("inference.ModelStreamInferResponse")(error_message=message)
     return bytes(error.SerializeToString()) + encode_stream_response(answer)
 

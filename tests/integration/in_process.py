@@ -122,8 +122,10 @@ class House(AbstractContextManager["House"]):
         self.http = HttpServer(self.app, self.lane)
         self.express: Counter[str] = Counter()
         """How many requests the core took from the express lane, by how they were answered."""
+        self.admitted: list[int] = []
+        """The priorities of those that were queued."""
         if self.lane is not None:
-            self.lane.core = cast(Any, _Watched(self.lane.core, self.express))
+            self.lane.core = cast(Any, _Watched(self.lane.core, self.express, self.admitted))
 
     def connect(self) -> Pipe:
         return Pipe(self.http)
@@ -163,9 +165,10 @@ class House(AbstractContextManager["House"]):
 class _Watched:
     """A core's lane that counts what it takes."""
 
-    def __init__(self, lane: Any, counts: Counter[str]) -> None:
+    def __init__(self, lane: Any, counts: Counter[str], admitted: list[int]) -> None:
         self._lane = lane
         self._counts = counts
+        self._admitted = admitted
 
     def close_connections(self) -> None:
         self._lane.close_connections()
@@ -179,6 +182,8 @@ class _Watched:
             raise
         kind = {type(None): "left", bytes: "at once"}.get(type(answer), "queued")
         self._counts[kind] += 1
+        if kind == "queued":
+            self._admitted.append(answer.priority)
         return answer
 
 

@@ -453,9 +453,11 @@ def test_a_stream_carries_answers_and_errors() -> None:
     assert carried.error_message == ""
     assert carried.infer_response == Response.FromString(answer)
     assert carried.infer_response.parameters["triton_final_response"].bool_param
-    failed = StreamResponse.FromString(encode_stream_error("what was wrong", "7"))
+    failed = StreamResponse.FromString(encode_stream_error("what was wrong", "7", "NOT_FOUND"))
     assert failed.error_message == "what was wrong"
-    assert failed.infer_response == Response(id="7")
+    assert failed.infer_response.id == "7"
+    assert failed.infer_response.parameters["error_code"].string_param == "NOT_FOUND"
+    assert not failed.infer_response.outputs
 
 
 def test_the_final_answer_is_marked_for_who_asks() -> None:
