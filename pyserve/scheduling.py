@@ -18,10 +18,6 @@ LOWEST_PRIORITY = 3
 _NS_PER_S = 1_000_000_000
 _US_PER_S = 1_000_000
 
-# Some 285 years: what a client asks for beyond is no end, and fits into the number types of every
-# server.
-_MAX_TIMEOUT_US = 2**53
-
 
 def priority_of(value: object) -> int:
     """Return the priority that a request names, or 0: then it is the model's default."""
@@ -65,7 +61,7 @@ def timeout_us_in(seconds: float) -> int:
     """Return a client's timeout as requests carry it: 1 or more, and 0 for no end."""
     if seconds == math.inf:
         return 0
-    return max(int(min(seconds * _US_PER_S, _MAX_TIMEOUT_US)), 1)
+    return max(int(seconds * _US_PER_S), 1)
 
 
 def overdue() -> DeadlineExceeded:

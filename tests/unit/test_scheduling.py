@@ -84,7 +84,7 @@ def test_seconds_that_are_not_a_number_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "timeout_us"),
-    [(math.inf, 0), (1e300, 2**53), (1.5, 1_500_000), (1e-9, 1), (9e9, 9 * 10**15)],
+    [(math.inf, 0), (1.5, 1_500_000), (1e-9, 1), (1e9, 10**15)],
 )
 def test_a_clients_timeout_always_has_a_form_on_the_wire(seconds: float, timeout_us: int) -> None:
     assert timeout_us_in(seconds) == timeout_us
