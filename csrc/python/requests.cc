@@ -47,8 +47,10 @@ py::tuple settle(const Request& request) {
 
 void mark_forked() { forked.store(true, std::memory_order_relaxed); }
 
+bool was_forked() { return forked.load(std::memory_order_relaxed); }
+
 void refuse_after_fork() {
-  if (forked.load(std::memory_order_relaxed)) {
+  if (was_forked()) {
     raise(
         unavailable("this process was forked after the model was loaded: load it again here, or "
                     "start processes with the spawn method"));
@@ -111,7 +113,9 @@ PyCompletionQueue::~PyCompletionQueue() {
 py::list PyCompletionQueue::drain() const {
   py::list finished;
   queue_->drain([&](const RequestPtr& request) {
-    finished.append(settle(*request));
+    if (!attachment_of(*request).deliver(*request)) {
+      finished.append(settle(*request));
+    }
     release_inputs(*request);
   });
   return finished;

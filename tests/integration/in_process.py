@@ -120,16 +120,29 @@ class House(AbstractContextManager["House"]):
         self.app, self.lane = build_app(self.service, config, version="0")
         assert (self.lane is not None) == express
         self.http = HttpServer(self.app, self.lane)
-        self.express: Counter[str] = Counter()
-        """How many requests the core took from the express lane, by how they were answered."""
-        if self.lane is not None:
-            self.lane.core = cast(Any, _Watched(self.lane.core, self.express))
+        self._earlier: Counter[str] = Counter()
 
     def connect(self) -> Pipe:
         return Pipe(self.http)
 
+    @property
+    def express(self) -> Counter[str]:
+        """What the express lane made of the requests on its paths since `forget_counts`."""
+        assert self.lane is not None
+        return Counter(self.lane.core.counts) - self._earlier
+
+    def forget_counts(self) -> None:
+        self._earlier += self.express
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have begun and are not answered."""
+        return self.app._in_flight + (0 if self.lane is None else self.lane.under_way)
+
     def busy(self) -> bool:
         """Whether a model is at a request."""
+        if self.lane is not None and self.lane.under_way:
+            return True
         routes = self.registry._routes.values()
         return any(live.leases for versions in list(routes) for live in versions.values())
 
@@ -158,28 +171,6 @@ class House(AbstractContextManager["House"]):
 
     def __enter__(self) -> Self:
         return self
-
-
-class _Watched:
-    """A core's lane that counts what it takes."""
-
-    def __init__(self, lane: Any, counts: Counter[str]) -> None:
-        self._lane = lane
-        self._counts = counts
-
-    def close_connections(self) -> None:
-        self._lane.close_connections()
-
-    def submit(self, *arguments: Any) -> Any:
-        self._counts["asked"] += 1
-        try:
-            answer = self._lane.submit(*arguments)
-        except Exception:
-            self._counts["refused"] += 1
-            raise
-        kind = {type(None): "left", bytes: "at once"}.get(type(answer), "queued")
-        self._counts[kind] += 1
-        return answer
 
 
 def loop_that_tells() -> asyncio.AbstractEventLoop:
