@@ -1,7 +1,7 @@
 # make serve   builds everything, trains the digits model and serves it
 # make test    all that CI runs
 # make build   stops after installing: the command is then .venv/bin/pyserve
-# make bench   the benchmark; make wheel: a wheel in dist/; make help: the rest
+# make bench   the benchmark (bench-peers: beside other servers); make wheel: a wheel in dist/; make help: the rest
 
 PYTHON ?= python3
 # Torch's CPU wheel is enough where no GPU is visible; TORCH=torch takes the registry's newest.
@@ -19,11 +19,12 @@ TORCH_DIR = $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_s
 CMAKE := $(BIN)/cmake
 CTEST := $(BIN)/ctest --output-on-failure --test-dir
 
-.PHONY: help build serve test test-cpp test-python lint types format bench wheel test-wheel stress clean
+.PHONY: help build serve test test-cpp test-python lint types format bench bench-gate bench-gate-core \
+  bench-breakdown bench-peers build/micro wheel test-wheel stress clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
-	@echo "make lint types format test-cpp test-python test-wheel stress clean"
+	@echo "make lint types format test-cpp test-python test-wheel bench-gate bench-breakdown stress clean"
 
 $(VENV)/.torch: 
 	$(PYTHON) -m venv $(VENV)
@@ -51,12 +52,12 @@ serve: $(VENV)/.installed $(REPOSITORY)/digits/1/model.pt
 	@$(BIN)/python examples/digits_curl.py
 	$(BIN)/pyserve serve --model-repository $(REPOSITORY)
 
-test: lint types test-cpp test-python
+test: lint types test-cpp test-python bench-gate-core
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	find csrc tests -name '*.cc' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
+	find csrc tests benchmarks -name '*.cc' -o -name '*.h' | xargs $(BIN)/clang-format --dry-run --Werror
 
 types: $(VENV)/.tested
 	$(BIN)/mypy
@@ -64,7 +65,7 @@ types: $(VENV)/.tested
 format: $(VENV)/.tested
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find csrc tests -name '*.cc' -o -name '*.h' | xargs $(BIN)/clang-format -i
+	find csrc tests benchmarks -name '*.cc' -o -name '*.h' | xargs $(BIN)/clang-format -i
 
 # ThreadSanitizer for the lock-free parts and the races of the whole; AddressSanitizer and UBSan for all.
 test-cpp: $(VENV)/.tested
@@ -88,6 +89,27 @@ stress: $(VENV)/.tested
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m benchmarks.run
+
+# Fails where the hot path takes more instructions than benchmarks/bounds.json allows;
+# GATE_ARGS="--record" writes what is measured as the new bounds.
+bench-gate: $(VENV)/.tested build/micro
+	$(BIN)/python -m benchmarks.gate $(GATE_ARGS)
+
+# Of that what no noise reaches and takes seconds: a part of `make test`.
+bench-gate-core: $(VENV)/.tested build/micro
+	$(BIN)/python -m benchmarks.gate --only operations
+
+build/micro: $(VENV)/.tested
+	$(CMAKE) -S . -B build/micro -G Ninja
+	$(CMAKE) --build build/micro -j $(JOBS) --target operations
+
+# Where one request of `tiny` goes: instructions by callgrind, time by perf.
+bench-breakdown: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.breakdown
+
+# Beside FastAPI, mosec, LitServe, TorchServe, Triton, Ray Serve, BentoML: PEERS_ARGS=--update-docs
+bench-peers: $(VENV)/.tested
+	$(BIN)/python -m benchmarks.peers $(PEERS_ARGS)
 
 wheel: $(VENV)/.torch
 	$(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .

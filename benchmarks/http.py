@@ -1,18 +1,34 @@
 """The HTTP front end against an aiohttp handler that does nothing, and against the bare module."""
 
+import resource
 import statistics
 
 from benchmarks.context import Context, p50s, rates
 from benchmarks.finding import Finding, ratios
 from pyserve.bench import proc
+from pyserve.bench.bodies import BodyKind
 from pyserve.bench.probes import Probe, Worker
 from pyserve.bench.processes import start_empty
 from pyserve.bench.values import Run
 
-TINY = Finding(
-    key="http-tiny",
-    what="HTTP binary, tiny model, 32 connections ÷ empty aiohttp handler, same body, same tool",
-    limit=0.75,
+
+def _tiny(kind: BodyKind, connections: int) -> Finding:
+    return Finding(
+        key=f"http-tiny-{kind}-{connections}",
+        what=f"HTTP {kind}, tiny model, {connections} connections ÷ empty plain aiohttp handler, "
+        "same body, same tool",
+        limit=3,
+        at_most=False,
+    )
+
+
+_TINY_KINDS: tuple[BodyKind, ...] = ("binary", "raw")
+_TINY_CONNECTIONS = (32, 64)
+TINY = tuple(_tiny(kind, count) for kind in _TINY_KINDS for count in _TINY_CONNECTIONS)
+CONNECTIONS = Finding(
+    key="connections",
+    what="HTTP binary, tiny model: requests/s at 1,000 connections ÷ at 32",
+    limit=0.9,
     at_most=False,
 )
 ADDED = Finding(
@@ -33,6 +49,7 @@ RESNET = Finding(
 SLOW_MODEL = 3
 
 _CONNECTIONS = 32
+_CROWD = 1000
 _MAX_BATCH = 32
 # How the core names the threads that run models; what else the server does is its front end.
 _INSTANCE_THREADS = "ps-"
@@ -40,11 +57,20 @@ _INSTANCE_THREADS = "ps-"
 
 def measure_tiny(context: Context) -> list[Finding]:
     """The front end's own cost, as throughput."""
-    request = context.request("tiny")
+    return [
+        measure_tiny_with(context, kind, count)
+        for kind in _TINY_KINDS
+        for count in _TINY_CONNECTIONS
+    ]
+
+
+def measure_tiny_with(context: Context, kind: BodyKind, connections: int) -> Finding:
+    """One of these figures."""
+    request = context.request("tiny", kind)
     with context.serve("tiny") as server, start_empty() as empty, start_empty("application") as app:
         served, nothing, nothing_routed = context.measure(
             [
-                context.closed_loop(name, child.url, request, connections=_CONNECTIONS)
+                context.closed_loop(name, child.url, request, connections=connections)
                 for name, child in (("pyserve", server), ("empty", empty), ("application", app))
             ]
         )
@@ -58,7 +84,36 @@ def measure_tiny(context: Context) -> list[Finding]:
         "body_bytes": len(request.body),
     }
     values = ratios(rates(served), rates(nothing))
-    return [TINY.with_values(values, tool=served.tool, details=details)]
+    return _tiny(kind, connections).with_values(values, tool=served.tool, details=details)
+
+
+def measure_connections(context: Context) -> list[Finding]:
+    """What a crowd of connections costs that wait most of the time; one server, in turn."""
+    _allow_files(2 * _CROWD)
+    request = context.request("tiny")
+    with context.serve("tiny") as server:
+        few, many = context.measure(
+            [
+                context.closed_loop(f"{count}", server.url, request, connections=count)
+                for count in (_CONNECTIONS, _CROWD)
+            ]
+        )
+    details = {
+        "many_per_s": many.rate,
+        "few_per_s": few.rate,
+        "many_p50_us": many.latency_us.p50,
+        "many_p99_us": many.latency_us.p99,
+    }
+    values = ratios(rates(many), rates(few))
+    return [CONNECTIONS.with_values(values, tool=many.tool, details=details)]
+
+
+def _allow_files(count: int) -> None:
+    """Let the processes that are started from here have as many open files, if they may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < count:
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
 
 
 def measure_added(context: Context) -> list[Finding]:

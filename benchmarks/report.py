@@ -60,13 +60,13 @@ def number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def put_between_markers(readme: str, table: str) -> str:
-    """Return the README with the table in its place; ValueError where the markers are not."""
-    head, start, rest = readme.partition(START)
-    _, end, tail = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"the README lacks {START} or {END}")
-    return f"{head}{START}\n\n{table}\n{END}{tail}"
+def put_between_markers(page: str, table: str, *, start: str = START, end: str = END) -> str:
+    """Return the page with the table in its place; ValueError where the markers are not."""
+    head, found_start, rest = page.partition(start)
+    _, found_end, tail = rest.partition(end)
+    if not (found_start and found_end):
+        raise ValueError(f"the page lacks {start} or {end}")
+    return f"{head}{start}\n\n{table}\n{end}{tail}"
 
 
 def update_readme(path: Path, results: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ import msgspec
 
 from benchmarks import (
     client,
+    deadlines,
     first_request,
     footprint,
     grpc,
@@ -23,6 +24,7 @@ from benchmarks import (
     in_process,
     json_body,
     overload,
+    priority,
     report,
 )
 from benchmarks.context import QUICK, Context, Options
@@ -52,7 +54,7 @@ ROWS = (
         (in_process.THREADS, in_process.TASKS),
         in_process.measure_throughput,
     ),
-    Row("http-tiny", (http.TINY,), http.measure_tiny),
+    Row("http-tiny", http.TINY, http.measure_tiny),
     Row("http-added", (http.ADDED,), http.measure_added),
     Row("http-resnet18", (http.RESNET,), http.measure_resnet),
     Row("grpc", (grpc.TINY, grpc.ADDED), grpc.measure_grpc),
@@ -62,6 +64,9 @@ ROWS = (
     Row("memory", (footprint.MEMORY,), footprint.measure_memory),
     Row("idle-cpu", (footprint.IDLE,), footprint.measure_idle),
     Row("overload", (overload.GOODPUT, overload.REFUSALS), overload.measure_overload),
+    Row("overload-deadline", (deadlines.GOODPUT, deadlines.LATE), deadlines.measure_deadlines),
+    Row("priority", (priority.PRIORITY,), priority.measure_priority),
+    Row("connections", (http.CONNECTIONS,), http.measure_connections),
 )
 
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -92,7 +93,7 @@ py::bytes format_numbers(std::string_view datatype, const py::buffer& data) {
 // through the queue.
 py::object submit_wire(const VersionPtr& version, const PyCompletionQueue& queue,
                        const py::sequence& inputs, Nanos deadline_ns, py::object wanted,
-                       py::object token, bool here) {
+                       py::object token, bool here, std::uint8_t priority) {
   refuse_after_fork();
   if (const Status status = check_wanted(version->signature(), wanted); !status.ok()) {
     refuse(*version, status);
@@ -112,7 +113,7 @@ py::object submit_wire(const VersionPtr& version, const PyCompletionQueue& queue
   request->keeps_outputs = false;
   request->attachment = std::move(attachment);
   request->queue = queue.queue();
-  request->deadline = deadline(deadline_ns);
+  schedule(*request, *version, deadline_ns, priority);
   if (here && version->run_here(request)) {
     return take_answer(*request);
   }
@@ -135,10 +136,10 @@ RequestPtr tensor_request(const VersionPtr& version, const py::tuple& args, cons
 
 PyRequest submit_tensors(const VersionPtr& version, const PyCompletionQueue& queue,
                          const py::tuple& args, const py::dict& kwargs, Nanos deadline_ns,
-                         py::object token) {
+                         py::object token, std::uint8_t priority) {
   RequestPtr request = tensor_request(version, args, kwargs, std::move(token));
   request->queue = queue.queue();
-  request->deadline = deadline(deadline_ns);
+  schedule(*request, *version, deadline_ns, priority);
   submit_checked(*version, request);
   return {std::move(request), version};
 }
@@ -177,10 +178,10 @@ void wait_delivered(ModelVersion& version, const RequestPtr& request) {
 }
 
 py::object call(const VersionPtr& version, const py::tuple& args, const py::dict& kwargs,
-                Nanos deadline_ns) {
+                Nanos deadline_ns, std::uint8_t priority) {
   RequestPtr request = tensor_request(version, args, kwargs, py::none());
   version->orphans().drain([](const RequestPtr& orphan) { release_inputs(*orphan); });
-  request->deadline = deadline(deadline_ns);
+  schedule(*request, *version, deadline_ns, priority);
   submit_checked(*version, request);
   wait_delivered(*version, request);
   return take_answer(*request);
@@ -222,8 +223,9 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                 const std::string& platform, const std::string& device, const py::object& inputs,
                 const py::object& outputs, std::int64_t max_batch_size, bool insist_on_batching,
                 std::optional<std::int64_t> max_queue_delay_us, std::int64_t queue_capacity,
-                int instances, bool plan_instances, int threads, bool warmup,
-                std::int64_t idle_spin_us, const py::sequence& examples) {
+                int instances, bool plan_instances, int threads, bool elastic, bool warmup,
+                std::int64_t idle_spin_us, const py::sequence& examples,
+                std::int64_t default_timeout_ns, std::uint8_t default_priority) {
   LoadOptions options{.name = name,
                       .version = version,
                       .path = path,
@@ -236,9 +238,12 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                       .insist_on_batching = insist_on_batching,
                       .max_queue_delay = microseconds(max_queue_delay_us),
                       .queue_capacity = queue_capacity,
+                      .default_timeout = default_timeout_ns,
+                      .default_priority = default_priority,
                       .instances = instances,
                       .plan_instances = plan_instances,
                       .threads = threads,
+                      .elastic = elastic,
                       .warmup = warmup,
                       .idle_spin = idle_spin_us * 1000};
   if (options.inputs.has_value()) {
@@ -287,7 +292,9 @@ void define_module(py::module_& m) {
       .def("drain", &PyCompletionQueue::drain);
   py::class_<PyRequest>(m, "Request")
       .def("cancel", &PyRequest::cancel)
-      .def("expire", &PyRequest::expire);
+      .def("expire", &PyRequest::expire)
+      .def_property_readonly("deadline_ns", &PyRequest::deadline_ns)
+      .def_property_readonly("priority", &PyRequest::priority);
   define_http_bytes(m);
   define_http_lane(m);
   define_grpc_lane(m);
@@ -296,7 +303,8 @@ void define_module(py::module_& m) {
            py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),
            py::arg("max_batch_size"), py::arg("insist_on_batching"), py::arg("max_queue_delay_us"),
            py::arg("queue_capacity"), py::arg("instances"), py::arg("plan_instances"),
-           py::arg("threads"), py::arg("warmup"), py::arg("idle_spin_us"), py::arg("examples"),
+           py::arg("threads"), py::arg("elastic"), py::arg("warmup"), py::arg("idle_spin_us"),
+           py::arg("examples"), py::arg("default_timeout_ns"), py::arg("default_priority"),
            py::call_guard<NativeCall>())
       .def_property_readonly("device", &ModelVersion::device)
       .def_property_readonly("inputs",
@@ -309,14 +317,17 @@ void define_module(py::module_& m) {
       .def_property_readonly("batching_note", &ModelVersion::batching_note)
       .def_property_readonly("notes", &ModelVersion::notes)
       .def_property_readonly("instances", &ModelVersion::instances)
+      .def_property_readonly("elastic", &ModelVersion::elastic)
       .def_property_readonly("runs_here", &ModelVersion::runs_here)
       .def_property_readonly("accepting", &ModelVersion::accepting)
       .def("call", &call, py::arg("args"), py::arg("kwargs"), py::arg("deadline_ns"),
-           py::call_guard<NativeCall>())
+           py::arg("priority"), py::call_guard<NativeCall>())
       .def("submit_wire", &submit_wire, py::arg("queue"), py::arg("inputs"), py::arg("deadline_ns"),
-           py::arg("wanted"), py::arg("token"), py::arg("here"), py::call_guard<NativeCall>())
+           py::arg("wanted"), py::arg("token"), py::arg("here"), py::arg("priority"),
+           py::call_guard<NativeCall>())
       .def("submit_tensors", &submit_tensors, py::arg("queue"), py::arg("args"), py::arg("kwargs"),
-           py::arg("deadline_ns"), py::arg("token"), py::call_guard<NativeCall>())
+           py::arg("deadline_ns"), py::arg("token"), py::arg("priority"),
+           py::call_guard<NativeCall>())
       .def("stats", [](const ModelVersion& v) { return stats_dict(v.stats()); })
       .def("drain", &ModelVersion::drain, py::arg("until_ns"),
            py::call_guard<NativeCall, WithoutGil>())

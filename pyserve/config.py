@@ -57,6 +57,8 @@ class Queue(Group, frozen=True, kw_only=True):
 
     capacity: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 1024
     timeout_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 0
+    # Of requests that name none: 1 is high, 2 normal, 3 low.
+    default_priority: Annotated[int, msgspec.Meta(ge=1, le=3)] = 2
 
 
 class Versions(Group, frozen=True, kw_only=True):
@@ -211,6 +213,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "threads": ("instances", "threads"),
     "queue_capacity": ("queue", "capacity"),
     "timeout_ms": ("queue", "timeout_ms"),
+    "default_priority": ("queue", "default_priority"),
     "warmup": ("warmup",),
 }
 

@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     threads: int
     queue_capacity: int
     timeout_ms: int
+    default_priority: int
     warmup: bool
 
 

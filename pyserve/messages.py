@@ -82,6 +82,7 @@ class InferRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     `outputs` None asks for all, each in the form that `binary_default` says. `deadline_ns` is an
     instant on `time.monotonic_ns()`, 0 for none; `timeout_us` is the duration it was made from.
+    `priority` is 1 (high) to 3 (low), 0 for the model's default.
     `regions` says, by the names of inputs, whose bytes are to be read from shared memory.
     """
 

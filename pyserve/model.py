@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from pyserve._native import core
 from pyserve.completions import CompletionReader, reader_for
 from pyserve.config import ModelConfig
-from pyserve.errors import ConfigError, DeadlineExceeded, LoadFailed
+from pyserve.deadlines import deadlines_here
+from pyserve.errors import ConfigError, LoadFailed
 from pyserve.messages import Completed, Histogram, InputTensor, VersionStats
 from pyserve.plan import plan_instances
+from pyserve.scheduling import NEVER_NS, deadline_after, overdue, priority_of
 from pyserve.signature import Example, Signature, TensorSpec, UntypedSpec
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ PLATFORMS = {".pt": "torchscript", ".pt2": "aotinductor"}
 # How long an idle instance spins before it sleeps, in microseconds: longer than a caller takes
 # between two requests, far shorter than anyone would notice on an idle server.
 _IDLE_SPIN_US = 50
-_NS_PER_S = 1_000_000_000
 
 _T = TypeVar("_T")
 
@@ -61,13 +62,14 @@ class Model:
         self._reader: CompletionReader | None = None
         self._readers: set[CompletionReader] = set()
         self._closed = False
-        self._timeout_ns = timeout_ns  # for requests that bring no deadline; 0: none
+        self._timeout_ns = timeout_ns  # the core's default, of requests that bring no deadline
         self.name = name
         self.version = number
         self.path = path
         self.platform = platform
         self.instances: int = version.instances
         self.threads = threads
+        self.elastic: bool = version.elastic  # a lone request gets the threads of all instances
         # A light model answers a lone request on the thread that asks; `example` is such a request,
         # empty where none is known.
         self.light: bool = version.runs_here
@@ -92,59 +94,62 @@ class Model:
             return "GONE"
         return "READY" if self._version.accepting else "DRAINING"
 
-    def __call__(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self, *args: Any, timeout: float | None = None, priority: Any = None, **kwargs: Any
+    ) -> Any:
         """Run one request and wait for it: torch tensors in (by position or name), the same out.
 
         Inputs include the batch dimension.  Returns a tensor, or a tuple or dict of tensors as the
         module does.  timeout: seconds; raises `DeadlineExceeded` after it, and whatever else
-        `pyserve.errors` names.
+        `pyserve.errors` names.  priority: 1 (high), 2 or 3 (low); of a model that has an input of
+        this name, it is that input.
         """
-        return self._version.call(args, kwargs, self._deadline_ns(timeout))
+        level = self._priority(priority, kwargs)
+        return self._version.call(args, kwargs, _deadline_ns(timeout), level)
 
-    async def infer(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    async def infer(
+        self, *args: Any, timeout: float | None = None, priority: Any = None, **kwargs: Any
+    ) -> Any:
         """Like a call, from asyncio; cancelling the task cancels the request."""
         reader = self._reader_here()
         future = reader.loop.create_future()
-        deadline_ns = self._deadline_ns(timeout)
-        request = self._version.submit_tensors(reader.queue, args, kwargs, deadline_ns, future)
-        return await settled(request, future, deadline_ns)
+        level = self._priority(priority, kwargs)
+        request = self._version.submit_tensors(
+            reader.queue, args, kwargs, _deadline_ns(timeout), future, level
+        )
+        return await settled(request, future)
 
     async def infer_tensors(
         self,
         inputs: Sequence[InputTensor],
         *,
         deadline_ns: int = 0,
+        priority: int = 0,
         outputs: Sequence[str] | None = None,
     ) -> Completed:
         """Run a request that is bytes, as protocols deliver it; no torch tensor is made in Python.
 
-        deadline_ns: an instant of `time.monotonic_ns()`, 0 for none.  outputs: the names wanted.
+        deadline_ns: an instant of `time.monotonic_ns()`.  priority: 1 (high) to 3 (low).  0 stands
+        for the model's default of either.  outputs: the names wanted.
         The buffers of `inputs` are kept alive, not copied, and must not change until this returns.
         """
-        deadline_ns = deadline_ns or self._deadline_ns(None)
         reader = self._reader_here()
         future: asyncio.Future[Completed] = reader.loop.create_future()
         here = reader.lone_arrival()
         request = self._version.submit_wire(
-            reader.queue, inputs, deadline_ns, outputs, future, here
+            reader.queue, inputs, deadline_ns, outputs, future, here, priority
         )
         if isinstance(request, Completed):  # a light model, asked while idle, answers at once
             return request
-        if deadline_ns:
-            return await settled(request, future, deadline_ns)
-        try:
-            return await future
-        except asyncio.CancelledError:
-            request.cancel()
-            raise
+        return await settled(request, future)
 
     @property
     def express_version(self) -> "_C.ModelVersion | None":
         """The core's version, for a lane that hands it requests itself.
 
-        None where there is more to a request: deadlines need a timer, pictures a thread.
+        None where there is more to a request: pictures need a thread.
         """
-        return None if self._timeout_ns or self.processor is not None else self._version
+        return None if self.processor is not None else self._version
 
     def submit_grpc(
         self, lane: "_C.GrpcLane", message: bytes, deadline_ns: int, token: Any
@@ -155,7 +160,7 @@ class Model:
         a future, and is to be awaited by `settled`; or None, if the plain lane must see to it.
         deadline_ns: as for `infer_tensors`.
         """
-        if self.processor is not None or (self._timeout_ns and not deadline_ns):
+        if self.processor is not None:
             return None
         # Beside what gRPC takes for a call, a light model's run is next to nothing, and a batch
         # would spare less than it costs to hand it over.
@@ -181,7 +186,7 @@ class Model:
 
     def drain(self, timeout_s: float | None = None) -> bool:
         """Admit nothing more and wait for what is in flight; False when `timeout_s` came first."""
-        until_ns = 2**63 - 1 if timeout_s is None else _ns_from_now(timeout_s)
+        until_ns = NEVER_NS if timeout_s is None else deadline_after(timeout_s)
         return self._version.drain(until_ns)
 
     def close(self) -> None:
@@ -208,11 +213,16 @@ class Model:
     def __repr__(self) -> str:
         return f"<pyserve.Model {self.name!r} version {self.version} on {self.device}>"
 
-    def _deadline_ns(self, timeout: float | None) -> int:
-        """Return the instant that a timeout in seconds, or the configured one, stands for."""
-        if timeout is not None:
-            return _ns_from_now(timeout)
+    def default_deadline_ns(self) -> int:
+        """Return the deadline of a request that arrives now and brings none; 0 for none."""
         return time.monotonic_ns() + self._timeout_ns if self._timeout_ns else 0
+
+    def _priority(self, value: Any, inputs: dict[str, Any]) -> int:
+        """Return the priority that a caller named, unless it is one of the model's `inputs`."""
+        if value is not None and any(one.name == "priority" for one in self.inputs):
+            inputs["priority"] = value
+            return 0
+        return priority_of(value)
 
     def _reader_here(self) -> CompletionReader:
         loop = asyncio.get_running_loop()
@@ -254,9 +264,12 @@ def load_model(
             instances=plan.instances,
             plan_instances=config.instances.count is None,
             threads=plan.threads,
+            elastic=plan.elastic,
             warmup=config.warmup,
             idle_spin_us=_IDLE_SPIN_US,
             examples=examples,
+            default_timeout_ns=config.queue.timeout_ms * 1_000_000,
+            default_priority=config.queue.default_priority,
         )
     except ValueError as error:  # std::invalid_argument
         raise ConfigError(f'model "{name}" version {version}: {error}') from None
@@ -274,27 +287,23 @@ def load_model(
     )
 
 
-async def settled(request: "_C.Request", future: asyncio.Future[_T], deadline_ns: int) -> _T:
-    """Await `future`; at the deadline, or when the task is cancelled, the request ends with it."""
+async def settled(request: "_C.Request", future: asyncio.Future[_T]) -> _T:
+    """Await `future`; at its deadline, or when the task is cancelled, the request ends with it."""
 
     def expire() -> None:
         if not future.done() and request.expire():
-            message = "the deadline passed before the request was answered"
-            future.set_exception(DeadlineExceeded(message))
+            future.set_exception(overdue())
 
-    timer = None
-    if deadline_ns:
-        # A loop's timer may be early by its granularity of a millisecond.
-        left_s = (deadline_ns - time.monotonic_ns()) / _NS_PER_S + 0.001
-        timer = future.get_loop().call_later(max(left_s, 0.0), expire)
+    deadline_ns = request.deadline_ns
+    ticket = deadlines_here().add(deadline_ns, expire) if deadline_ns else 0
     try:
         return await future
     except asyncio.CancelledError:
         request.cancel()
         raise
     finally:
-        if timer is not None:
-            timer.cancel()
+        if ticket:
+            deadlines_here().drop(ticket)
 
 
 _Specs = list[tuple[str, str, tuple[int, ...]]]
@@ -357,8 +366,8 @@ def _histogram(raw: dict[str, Any], bounds: Sequence[int], unit: float) -> Histo
     return Histogram(tuple(bound * unit for bound in bounds), counts, raw["sum"] * unit)
 
 
-def _ns_from_now(seconds: float) -> int:
-    return time.monotonic_ns() + max(int(seconds * _NS_PER_S), 0)
+def _deadline_ns(timeout: float | None) -> int:
+    return 0 if timeout is None else deadline_after(timeout)
 
 
 _open_models: weakref.WeakSet[Model] = weakref.WeakSet()

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 
 class InstancePlan(NamedTuple):
-    """Instances of one version, and threads of each."""
+    """Instances of one version, and threads of each; elastic: a lone run may have all of them."""
 
     instances: int
     threads: int
+    elastic: bool
 
 
 def plan_instances(cpus: int, count: int | None, threads: int | None) -> InstancePlan:
@@ -20,8 +21,9 @@ def plan_instances(cpus: int, count: int | None, threads: int | None) -> Instanc
     (A model so light that its callers are the bottleneck then gets by with one; the core measures
     that at load.)
     """
+    elastic = count is None and threads is None
     if count is None:
         count = max(1, cpus // (threads or 1))
     if threads is None:
         threads = max(1, cpus // count)
-    return InstancePlan(count, threads)
+    return InstancePlan(count, threads, elastic)

@@ -40,7 +40,10 @@ class Service:
                 if model.processor is not None or is_staged(request):
                     return await infer_staged(model, request, self.shared_memory)
                 outputs, timing = await model.infer_tensors(
-                    request.inputs, deadline_ns=request.deadline_ns, outputs=names
+                    request.inputs,
+                    deadline_ns=request.deadline_ns,
+                    priority=request.priority,
+                    outputs=names,
                 )
             except ModelFailed as error:
                 raise blame(model.name, model.version, request.id, error) from None

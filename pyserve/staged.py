@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from pyserve.classification import classified
-from pyserve.errors import DeadlineExceeded, InvalidInput
+from pyserve.errors import InvalidInput
 from pyserve.messages import InferRequest, InferResponse
 
 if TYPE_CHECKING:
@@ -42,20 +42,20 @@ async def infer_staged(
         inputs = await shared_memory.fill(inputs, request.regions)
     processor = model.processor
     asked = names
+    # Also what comes before the model's run and after it is to be done by then.
+    deadline_ns = request.deadline_ns or model.default_deadline_ns()
     preprocess_ns = 0
     if processor is not None:
         asked = processor.model_outputs(names)
         started = time.perf_counter_ns()
-        inputs = await processor.prepare(inputs)
+        inputs = await processor.prepare(inputs, deadline_ns)
         preprocess_ns = time.perf_counter_ns() - started
-        if request.deadline_ns and time.monotonic_ns() >= request.deadline_ns:
-            raise DeadlineExceeded("the deadline passed before the request was preprocessed")
     outputs, timing = await model.infer_tensors(
-        inputs, deadline_ns=request.deadline_ns, outputs=asked
+        inputs, deadline_ns=deadline_ns, priority=request.priority, outputs=asked
     )
     if processor is not None:
         started = time.perf_counter_ns()
-        outputs = await processor.finish(outputs, names)
+        outputs = await processor.finish(outputs, names, deadline_ns)
         postprocess_ns = time.perf_counter_ns() - started
         timing = timing._replace(preprocess_ns=preprocess_ns, postprocess_ns=postprocess_ns)
     classes = {one.name: one.classes for one in wanted if one.classes}

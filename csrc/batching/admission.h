@@ -6,16 +6,24 @@
 // `accepting_` (seq_cst); drain clears `accepting_` (seq_cst) before it looks at `in_flight_`
 // (seq_cst).  In the single order of those four one side sees the other: no request slips in
 // behind a drain that saw none in flight.  The counters publish no data of their own.
+//
+// Room is counted by priority: a request finds the queue full when as many wait that are no less
+// urgent.  So the low ones cannot fill it for the high ones, and it never holds more than
+// kPriorities times its capacity.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
 #include "base/clock.h"
 #include "base/status.h"
 #include "base/waiter.h"
+#include "batching/backlog.h"
 #include "batching/request.h"
+#include "batching/urgency.h"
 
 namespace pyserve {
 
@@ -38,11 +46,15 @@ class Admission {
       return {Code::kDeadlineExceeded, "the deadline passed before the request was admitted"};
     }
     // Relaxed: a count of room, it orders nothing; the ring publishes the request.
-    if (queued_.fetch_add(1, std::memory_order_relaxed) >= capacity_) {
-      queued_.fetch_sub(1, std::memory_order_relaxed);
+    const std::size_t level = level_of(request);
+    if (queued_[level].fetch_add(1, std::memory_order_relaxed) + queued_above(level) >= capacity_) {
+      queued_[level].fetch_sub(1, std::memory_order_relaxed);
       leave(1);
       return {Code::kQueueFull, "the queue is full: " + std::to_string(capacity_) +
                                     " requests wait, try again later"};
+    }
+    if (request.deadline != kNever) {
+      request.backlog_place = backlogs_[level].add(request.deadline, now, request.rows);
     }
     request.queued.store(true, std::memory_order_relaxed);
     return {};
@@ -65,8 +77,19 @@ class Admission {
   // The request no longer waits: its batch was formed, or it was cancelled or expired.
   void dequeue(Request& request) noexcept {
     if (request.queued.exchange(false, std::memory_order_relaxed)) {
-      queued_.fetch_sub(1, std::memory_order_relaxed);
+      const std::size_t level = level_of(request);
+      queued_[level].fetch_sub(1, std::memory_order_relaxed);
+      if (request.deadline != kNever) {
+        backlogs_[level].remove(request.backlog_place, request.rows);
+      }
     }
+  }
+
+  // Rows that wait and come before `request`, about: of its own priority those due before it, and
+  // all requests of higher ones, a row each.
+  [[nodiscard]] std::int64_t rows_before(const Request& request, Nanos now) const noexcept {
+    const std::size_t level = level_of(request);
+    return backlogs_[level].due_before(request.deadline, now) + queued_above(level);
   }
 
   // `count` requests were delivered (or refused).
@@ -85,15 +108,29 @@ class Admission {
   }
 
   bool accepting() const noexcept { return accepting_.load(std::memory_order_seq_cst); }
-  std::int64_t queued() const noexcept { return queued_.load(std::memory_order_relaxed); }
+  std::int64_t queued() const noexcept { return queued_above(kPriorities); }
   std::int64_t in_flight() const noexcept { return in_flight_.load(std::memory_order_seq_cst); }
 
  private:
+  static std::size_t level_of(const Request& request) noexcept {
+    return request.priority - kHighPriority;
+  }
+
+  // Requests of higher priority than that of `level` that wait.
+  std::int64_t queued_above(std::size_t level) const noexcept {
+    std::int64_t sum = 0;
+    for (std::size_t i = 0; i < level; ++i) {
+      sum += queued_[i].load(std::memory_order_relaxed);
+    }
+    return sum;
+  }
+
   static Status draining() { return unavailable("the model version is draining"); }
 
   const std::int64_t capacity_;
   std::atomic<bool> accepting_{true};
-  std::atomic<std::int64_t> queued_{0};
+  std::array<std::atomic<std::int64_t>, kPriorities> queued_{};
+  std::array<Backlog, kPriorities> backlogs_{};
   std::atomic<std::int64_t> in_flight_{0};
   Waiter idle_;
 };

@@ -1,11 +1,9 @@
 #include "batching/batcher.h"
 
 #include <algorithm>
-#include <iterator>
-#include <limits>
 #include <utility>
 
-#include "tensor/collate.h"
+#include "batching/forecast.h"
 
 namespace pyserve {
 namespace {
@@ -13,14 +11,17 @@ namespace {
 constexpr std::size_t kMinWindow = 64;
 constexpr std::size_t kWindowBatches = 4;
 
-// Of company_wanted_: nobody waits for company; who waits by a queue delay hears of each arrival.
-constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
+// Of company_wanted_: who waits by a queue delay hears of each arrival.
 constexpr std::int64_t kAny = 0;
 
-// Cancelled requests keep their slot until an instance meets them, though they no longer count
-// as waiting: twice the room, so that they cannot fill the queue.
+// When nothing has been learnt for so long, a request whose deadline seems too near is run after
+// all: what was learnt may be wrong by now, and nothing else would tell.
+constexpr Nanos kTrialPeriod = 2'000'000'000;
+
+// All that admission lets wait (its capacity for each priority), and as many again that are
+// cancelled: they keep their slot until an instance meets them, though they no longer count.
 std::size_t ring_capacity(std::int64_t queue_capacity) {
-  return static_cast<std::size_t>(queue_capacity) * 2;
+  return static_cast<std::size_t>(queue_capacity) * (kPriorities + 1);
 }
 
 }  // namespace
@@ -33,15 +34,23 @@ Batcher::Batcher(BatchPolicy policy, std::int64_t queue_capacity, Nanos idle_spi
       clock_(clock),
       admission_(queue_capacity),
       ring_(ring_capacity(queue_capacity)),
-      company_wanted_(policy.max_delay.has_value() && *policy.max_delay > 0 ? kAny : kNone),
+      company_wanted_(policy.max_delay.has_value() && *policy.max_delay > 0 ? kAny : kNobody),
       paying_rows_(policy.max_rows) {
-  pending_.reserve(window_);
+  pending_.reserve(ring_.capacity());
   chosen_.reserve(window_);
+  passed_over_.reserve(window_);
 }
 
 Status Batcher::submit(const RequestPtr& request) {
-  request->arrival = clock_.now();
-  if (Status status = admission_.admit(*request, request->arrival); !status.ok()) {
+  const Nanos now = clock_.now();
+  request->arrival = now;
+  request->urgency = urgency(request->priority, now, request->deadline);
+  if (request->deadline != kNever && now < request->deadline && admission_.accepting()) {
+    if (Status status = foresee(*request, now); !status.ok()) {
+      return status;
+    }
+  }
+  if (Status status = admission_.admit(*request, now); !status.ok()) {
     return status;
   }
   RequestPtr item = request;
@@ -55,6 +64,56 @@ Status Batcher::submit(const RequestPtr& request) {
   }
   idle_.notify_one();
   return {};
+}
+
+// Whether the request can be answered by its deadline, by all that is known.
+Status Batcher::foresee(Request& request, Nanos now) {
+  const RunTimes& times = run_times(elastic_.load(std::memory_order_relaxed));
+  const Nanos left = request.deadline - now;
+  const Nanos alone = times.estimate(request.rows);
+  if (alone > left) {
+    request.trial = allows_trial(now);
+    return request.trial ? Status{} : too_late(alone, left);
+  }
+  std::array<Nanos, kForecastInstances> free_at{};
+  const auto instances = std::min(
+      kForecastInstances, static_cast<std::size_t>(std::max<std::int64_t>(policy_.shares, 1)));
+  for (std::size_t i = 0; i < instances; ++i) {
+    free_at[i] = busy_until_[i].load(std::memory_order_relaxed);
+  }
+  const std::int64_t most = most_rows();
+  const std::int64_t before = admission_.rows_before(request, now);
+  const Nanos start =
+      start_after(std::span(free_at).first(instances), before / most, times.estimate(most), now);
+  // While others run, a batch gathers; it will be as large as the last ones were.
+  std::int64_t rows = before % most + request.rows;
+  if (start > now) {
+    rows = std::max(rows, usual_rows_.load(std::memory_order_relaxed));
+  }
+  const Nanos end = start + times.estimate(std::max(request.rows, std::min(rows, most)));
+  if (end > request.deadline) {
+    return too_much_waits(end - now, left);
+  }
+  return {};
+}
+
+bool Batcher::allows_trial(Nanos now) noexcept {
+  Nanos last = last_lesson_.load(std::memory_order_relaxed);
+  return now - last >= kTrialPeriod &&
+         last_lesson_.compare_exchange_strong(last, now, std::memory_order_relaxed);
+}
+
+std::int64_t Batcher::most_rows() const noexcept {
+  return policy_.max_delay.has_value()
+             ? policy_.max_rows
+             : std::min(policy_.max_rows, paying_rows_.load(std::memory_order_relaxed));
+}
+
+void Batcher::learn(const RunTime& run, bool elastic) noexcept {
+  if (run.rows > 0 && run.shortest != kNever) {
+    run_times_[elastic ? 1 : 0].observe(run.rows, run.shortest);
+    last_lesson_.store(clock_.now(), std::memory_order_relaxed);
+  }
 }
 
 Status Batcher::admit(Request& request) {
@@ -85,7 +144,8 @@ bool Batcher::expire(Request& request) noexcept {
 // Only the holder of the turn knows for sure; for others a hint that is good once `turn_` was
 // read free: that load sees the ring's head as the last holder left it.
 bool Batcher::has_work() const noexcept {
-  return !ring_.empty() || pending_count_.load(std::memory_order_seq_cst) > 0;
+  return (!ring_.empty() || pending_count_.load(std::memory_order_seq_cst) > 0) &&
+         (policy_.cpus == 0 || cpus_taken_.load(std::memory_order_seq_cst) < policy_.cpus);
 }
 
 bool Batcher::try_take_turn() noexcept {
@@ -109,65 +169,8 @@ bool Batcher::settled(Request& request, Nanos now) noexcept {
   return request.claim.outcome() != Outcome::kOpen;
 }
 
-// Ring -> pending_, settled ones -> dropped.
-void Batcher::pull(Batch& batch) {
-  const Nanos now = clock_.now();
-  const auto settled_ones = std::stable_partition(
-      pending_.begin(), pending_.end(), [&](const RequestPtr& r) { return !settled(*r, now); });
-  std::move(settled_ones, pending_.end(), std::back_inserter(batch.dropped));
-  pending_.erase(settled_ones, pending_.end());
-  RequestPtr next;
-  while (pending_.size() < window_ && ring_.try_pop(next)) {
-    (settled(*next, now) ? batch.dropped : pending_).push_back(std::move(next));
-  }
-}
-
-// The oldest request and those behind it that may share its batch, `share` at most.  True: nothing
-// more could join, because one is left over or the window is full.
-bool Batcher::select(Batch& batch, std::int64_t share) {
-  chosen_.clear();
-  batch.rows = 0;
-  bool left_over = false;
-  const Request& oldest = *pending_.front();
-  const bool regroups = !policy_.max_delay.has_value();
-  const std::int64_t max_rows =
-      regroups ? std::min(policy_.max_rows, paying_rows_.load(std::memory_order_relaxed))
-               : policy_.max_rows;
-  for (std::size_t i = 0; i < pending_.size() && batch.rows < max_rows; ++i) {
-    const Request& request = *pending_[i];
-    if (i > 0 && (request.key != oldest.key || !stackable(oldest.inputs, request.inputs))) {
-      left_over |= regroups;  // it waits for the next batch: no time to lose
-      continue;
-    }
-    if (regroups && static_cast<std::int64_t>(chosen_.size()) >= share) {
-      left_over = true;
-      break;
-    }
-    if (batch.rows + request.rows > max_rows && !chosen_.empty()) {
-      left_over = true;
-      continue;
-    }
-    chosen_.push_back(i);
-    batch.rows += request.rows;
-    if (!policy_.combine) {
-      break;
-    }
-  }
-  return left_over || batch.rows >= max_rows || pending_.size() == window_;
-}
-
-void Batcher::take(Batch& batch) {
-  for (const std::size_t i : chosen_) {
-    admission_.dequeue(*pending_[i]);
-    batch.requests.push_back(std::move(pending_[i]));
-  }
-  std::erase_if(pending_, [](const RequestPtr& request) { return request == nullptr; });
-}
-
 bool Batcher::next_batch(Batch& batch) {
-  if (!batch.requests.empty()) {
-    batch.run_time = clock_.now() - batch.formed;
-  }
+  Lesson lesson = give_back(batch);
   batch.clear();
   for (;;) {
     bool have_turn = false;
@@ -185,6 +188,15 @@ bool Batcher::next_batch(Batch& batch) {
     if (!have_turn) {
       return false;  // work that another instance has the turn for is that instance's to finish
     }
+    if (policy_.cpus > 0 && cpus_taken_.load(std::memory_order_seq_cst) >= policy_.cpus) {
+      pass_turn();  // another took the last ones just before us; it will look for work itself
+      continue;
+    }
+    if (lesson.rows > 0) {
+      run_times_[lesson.elastic ? 1 : 0].observe(lesson.rows, lesson.took);
+      last_lesson_.store(clock_.now(), std::memory_order_relaxed);
+      lesson = {};
+    }
     form(batch);
     pass_turn();
     if (!batch.requests.empty() || !batch.dropped.empty()) {
@@ -193,46 +205,33 @@ bool Batcher::next_batch(Batch& batch) {
   }
 }
 
-void Batcher::form(Batch& batch) {
-  const std::int64_t crowd = std::max(crowd_, admission_.in_flight());
-  Waiting waiting{
-      .since = clock_.now(), .share = share_of(crowd, policy_.shares), .run_time = batch.run_time};
-  for (;;) {
-    pull(batch);
-    if (pending_.empty()) {
-      return;
-    }
-    waiting.no_more = select(batch, waiting.share) || !admission_.accepting();
-    waiting.rows = batch.rows;
-    waiting.requests = static_cast<std::int64_t>(chosen_.size());
-    waiting.oldest = pending_.front()->arrival;
-    const Nanos now = clock_.now();
-    const Decision decision = decide(policy_, waiting, now);
-    if (decision.ship) {
-      batch.formed = now;
-      crowd_ = next_crowd(policy_, crowd_, admission_.in_flight());
-      take(batch);
-      return;
-    }
-    wait_for_company(decision.wait_until, waiting.share);
+// What the instance had for its last batch; what that took is told once it has the turn.
+Batcher::Lesson Batcher::give_back(Batch& batch) noexcept {
+  Lesson lesson;
+  if (!batch.instance.has_value()) {
+    batch.instance = instances_.fetch_add(1, std::memory_order_relaxed);
   }
-}
-
-void Batcher::wait_for_company(Nanos until, std::int64_t share) {
-  if (policy_.max_delay.has_value()) {
-    forming_.wait_until([this] { return !ring_.empty() || !admission_.accepting(); }, until,
-                        /*spin_ns=*/0, clock_);
-    return;
+  if (!batch.requests.empty()) {
+    batch.run_time = clock_.now() - batch.formed;
+    lesson = {.rows = batch.rows, .took = batch.run_time, .elastic = runs_elastic(batch.cpus)};
   }
-  company_wanted_.store(share, std::memory_order_seq_cst);
-  forming_.wait_until(
-      [this, share] { return admission_.queued() >= share || !admission_.accepting(); }, until,
-      /*spin_ns=*/0, clock_);
-  company_wanted_.store(kNone, std::memory_order_seq_cst);
+  if (*batch.instance < kForecastInstances) {
+    busy_until_[*batch.instance].store(0, std::memory_order_relaxed);
+  }
+  if (batch.cpus > 0) {
+    cpus_taken_.fetch_sub(batch.cpus, std::memory_order_seq_cst);
+    batch.cpus = 0;
+  }
+  return lesson;
 }
 
 void Batcher::finish(std::span<RequestPtr> requests) noexcept {
   const std::size_t count = requests.size();
+  if (count == 0) {
+    return;
+  }
+  // Looked at before: whoever is answered may be back at once, and must not count twice.
+  before_finish_.store(admission_.in_flight(), std::memory_order_relaxed);
   Request::deliver(requests, orphans_);
   admission_.leave(static_cast<std::int64_t>(count));
 }

@@ -1,7 +1,13 @@
 // batcher.h - the queue of one model version, and the turn to form its next batch.
 //
 // Nobody dispatches.  An idle instance that sees work takes the batch turn, pulls what waits,
-// asks the policy, and leaves with a batch; one instance at a time forms a batch.
+// asks the policy, and leaves with a batch; one instance at a time forms a batch.  The most urgent
+// requests come first (urgency.h).
+//
+// A deadline is kept, or refused as early as can be told.  The batcher learns how long runs take
+// (run_times.h).  Who would be answered too late, behind all that is due before, is refused at
+// submit; and a batch is made no larger than its nearest deadline allows, unless so many others
+// wait that the one is given up for them.
 //
 // Thread safety: submit(), cancel(), expire(), stop() from any thread; next_batch() and finish()
 // from the instances.
@@ -10,16 +16,24 @@
 //   (1) only the holder of `turn_` touches `pending_` and pops the ring.
 //   (2) a request that was admitted is in the ring, in `pending_`, or in one instance's Batch,
 //       and finish() is called for it exactly once.
+//   (3) with elastic threads, the runs together have no more CPUs than `policy.cpus`: only the
+//       holder of the turn takes any, and forms no batch while none is free.
 //
 // Happens-before:
 //   turn_     release in pass_turn() -> acquire in try_take_turn()   `pending_` and the ring's head
 //   ring slot release -> acquire                                 the request is whole
+//   cpus_taken_  seq_cst: whoever gives CPUs back looks for work afterwards, so a batch that waited
+//             for them is not left
 //   The Waiters' seq_cst epochs order the rest: a pusher notifies after its push,
 //   a holder that passes the turn looks once more and notifies, so no request is left asleep.
 #pragma once
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -27,8 +41,10 @@
 #include "base/ring.h"
 #include "base/waiter.h"
 #include "batching/admission.h"
+#include "batching/pending.h"
 #include "batching/policy.h"
 #include "batching/request.h"
+#include "batching/run_times.h"
 
 namespace pyserve {
 
@@ -38,8 +54,10 @@ struct Batch {
   std::vector<RequestPtr> dropped;  // found cancelled or expired: to be finished, never run
   std::int64_t rows = 0;
   Nanos formed = 0;
-  Nanos last_wait = kNever;  // how long the instance waited for the batch before
-  Nanos run_time = 0;        // from forming the batch before to coming for this one
+  int cpus = 0;                         // threads to run it on; 0: as always
+  Nanos last_wait = kNever;             // how long the instance waited for the batch before
+  Nanos run_time = 0;                   // from forming the batch before to coming for this one
+  std::optional<std::size_t> instance;  // the owner's number, which the batcher gives it
 
   void clear() {
     requests.clear();
@@ -87,24 +105,55 @@ class Batcher {
     paying_rows_.store(rows, std::memory_order_relaxed);
   }
 
+  // A run of `rows` took so long in the warm-up.  Before the first next_batch() forms a batch.
+  void learn(const RunTime& run, bool elastic) noexcept;
+
   const Admission& admission() const noexcept { return admission_; }
   RequestQueue& orphans() noexcept { return orphans_; }
   std::int64_t max_rows() const noexcept { return policy_.max_rows; }
 
  private:
+  // With more instances than this, the first so many stand for all in forecasts.
+  static constexpr std::size_t kForecastInstances = 32;
+  // Of company_wanted_: nobody waits for company.
+  static constexpr std::int64_t kNobody = std::numeric_limits<std::int64_t>::max();
+
+  // What one run took, told by its instance when it comes for the next.
+  struct Lesson {
+    std::int64_t rows = 0;
+    Nanos took = 0;
+    bool elastic = false;
+  };
+
   bool has_work() const noexcept;
   bool try_take_turn() noexcept;
   void pass_turn() noexcept;
+  Lesson give_back(Batch& batch) noexcept;
+
+  Status foresee(Request& request, Nanos now);
+  bool allows_trial(Nanos now) noexcept;
+  const RunTimes& run_times(bool elastic) const noexcept { return run_times_[elastic ? 1 : 0]; }
+  // More than an instance's share of the CPUs.
+  bool runs_elastic(int cpus) const noexcept { return cpus * policy_.shares > policy_.cpus; }
+  std::int64_t most_rows() const noexcept;
+  std::int64_t in_flight_of_late() const noexcept;
+
   void pull(Batch& batch);
   void form(Batch& batch);
+  void choose(Batch& batch, std::int64_t share, Nanos now);
+  bool take_next(Batch& batch, std::int64_t share, Nanos now);
+  bool take_instead(Batch& batch, const Request& request, std::int64_t share, Nanos now);
+  void keep_deadlines(Batch& batch, std::int64_t share, Nanos now);
+  void shrink(Nanos deadline, Nanos now);
+  void give_up(Batch& batch, const RequestPtr& request, Nanos takes, Nanos now);
+  void put_back_chosen();
+  void ship(Batch& batch, std::int64_t crowd, Nanos now);
   void wait_for_company(Nanos until, std::int64_t share);
-  bool select(Batch& batch, std::int64_t share);
-  void take(Batch& batch);
   bool settled(Request& request, Nanos now) noexcept;
 
   const BatchPolicy policy_;
   const Nanos idle_spin_ns_;
-  const std::size_t window_;  // requests that may wait in `pending_`
+  const std::size_t window_;  // requests that may be passed over for one batch
   const Clock& clock_;        // outlives the batcher
 
   Admission admission_;
@@ -114,6 +163,7 @@ class Batcher {
   std::atomic<bool> stopped_{false};
   std::atomic<bool> aborted_{false};  // relaxed: a request that misses it is merely run
   std::atomic<std::int64_t> pending_count_{0};
+  std::atomic<int> cpus_taken_{0};
   // Who submits when so many wait wakes the holder of the turn.  seq_cst against the count in
   // admission; a wake-up missed for that count's relaxed order costs no more than the regrouping.
   std::atomic<std::int64_t> company_wanted_;
@@ -121,9 +171,21 @@ class Batcher {
   Waiter idle_;                            // instances without work
   Waiter forming_;                         // the holder of the turn, waiting for company
 
+  // What forecasts are made from: relaxed hints, none of which publishes anything.
+  std::array<RunTimes, 2> run_times_;  // on the threads of a crowd's share; on more than those
+  std::array<std::atomic<Nanos>, kForecastInstances> busy_until_{};  // 0: free
+  std::atomic<std::size_t> instances_{0};                            // numbers given out
+  std::atomic<std::int64_t> usual_rows_{1};                          // of the last batches
+  std::atomic<bool> elastic_{false};                                 // the last batch ran on more
+  std::atomic<std::int64_t> before_finish_{0};  // in flight when a batch ended, its own included
+  std::atomic<Nanos> last_lesson_{0};
+
   // Owned by the holder of the turn.
-  std::vector<RequestPtr> pending_;
-  std::vector<std::size_t> chosen_;
+  Pending pending_;
+  std::vector<Pending::Entry> passed_over_;  // may not join this batch
+  std::vector<Pending::Entry> chosen_;       // the batch that is being formed,
+  std::int64_t rows_ = 0;                    // its rows,
+  bool no_more_ = false;                     // and whether nothing else could join it
   std::int64_t crowd_ = 1;
 };
 

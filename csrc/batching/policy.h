@@ -24,7 +24,10 @@ struct BatchPolicy {
   std::int64_t max_rows = 1;
   std::optional<Nanos> max_delay;  // how long the oldest row may wait for company; unset: regroup
   bool combine = true;             // several requests may share a batch
-  std::int64_t shares = 1;         // batches that a crowd is split into (regrouping)
+  std::int64_t shares = 1;         // batches that a crowd is split into (regrouping); instances
+  // Elastic threads: the CPUs that the instances have together, which each run gets its part of.
+  // 0: an instance runs everything on the same number of threads.
+  int cpus = 0;
 };
 
 // The part of a run's time that regrouping may take, and what is too short to sleep for.
@@ -74,9 +77,21 @@ inline std::int64_t next_crowd(const BatchPolicy& policy, std::int64_t crowd,
   return std::min(next, policy.shares * policy.max_rows);
 }
 
+// The size of a batch to come, by the last ones: it grows at once and shrinks a little slower.
+inline std::int64_t next_usual(std::int64_t usual, std::int64_t rows) {
+  return rows >= usual ? rows : usual - std::max<std::int64_t>(1, (usual - rows) / 4);
+}
+
 // Requests that each batch should take of a crowd.
 inline std::int64_t share_of(std::int64_t crowd, std::int64_t shares) {
   return std::max<std::int64_t>(1, (crowd + shares - 1) / shares);
+}
+
+// CPUs for the next run where `free` of them are idle, at least one: a lone caller's run gets all,
+// and those of a crowd share them, as many as there are instances for.
+inline int cpus_for(const BatchPolicy& policy, std::int64_t crowd, int free) {
+  const auto runs = std::clamp<std::int64_t>(crowd, 1, policy.shares);
+  return std::clamp(static_cast<int>(policy.cpus / runs), 1, free);
 }
 
 // What a run of so many rows took, at best.

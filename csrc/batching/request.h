@@ -26,6 +26,8 @@
 #include "base/completion_queue.h"
 #include "base/status.h"
 #include "base/waiter.h"
+#include "batching/backlog.h"
+#include "batching/urgency.h"
 #include "tensor/value.h"
 
 namespace pyserve {
@@ -56,10 +58,14 @@ struct Request {
   Values inputs;
   std::int64_t rows = 1;
   Nanos deadline = kNever;
+  Priority priority = kNormalPriority;
   Nanos arrival = 0;
-  std::size_t key = 0;        // batch_key(inputs)
-  bool borrows = false;       // inputs point into memory of the attachment
-  bool keeps_outputs = true;  // the caller may keep a row for long: give it its own memory
+  Nanos urgency = 0;               // its place in the order, see urgency.h
+  Backlog::Place backlog_place{};  // where it is counted while it waits, if it has a deadline
+  bool trial = false;              // admitted to learn whether its deadline can be met after all
+  std::size_t key = 0;             // batch_key(inputs)
+  bool borrows = false;            // inputs point into memory of the attachment
+  bool keeps_outputs = true;       // the caller may keep a row for long: give it its own memory
   std::unique_ptr<Attachment> attachment;
   std::shared_ptr<RequestQueue> queue;  // where it is delivered; null: a caller waits in wait()
 

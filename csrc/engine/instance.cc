@@ -32,7 +32,8 @@ void Instance::join() {
 void Instance::main(std::promise<WarmUp> warmed) {
   name_this_thread(context_.thread_name);
   set_this_thread_timer_slack(kTimerSlack);
-  set_intraop_threads(context_.threads);
+  int threads = context_.threads;
+  set_intraop_threads(threads);
   runner_.stream().make_current();
   warmed.set_value(runner_.warm_up());
   const c10::InferenceMode inference;
@@ -40,6 +41,10 @@ void Instance::main(std::promise<WarmUp> warmed) {
     runner_.drop(batch_.dropped);
     context_.batcher.finish(batch_.dropped);
     if (!batch_.requests.empty()) {
+      if (batch_.cpus > 0 && batch_.cpus != threads) {
+        threads = batch_.cpus;
+        set_intraop_threads(threads);
+      }
       runner_.run(batch_.requests, batch_.rows, batch_.formed);
       context_.batcher.finish(batch_.requests);
     }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "batching/urgency.h"
 #include "tensor/signature.h"
 #include "tensor/value.h"
 
@@ -28,9 +29,12 @@ struct LoadOptions {
 
   std::optional<Nanos> max_queue_delay;  // unset: regroup (batching/policy.h)
   std::int64_t queue_capacity = 1024;
+  Nanos default_timeout = 0;                    // of requests that bring no deadline; 0: none
+  Priority default_priority = kNormalPriority;  // of requests that bring none
   int instances = 1;
   bool plan_instances = false;  // `instances` is the most: a light model gets one
   int threads = 1;
+  bool elastic = false;  // a lone run may have the threads of all instances, where it gains by them
   bool warmup = true;
   Nanos idle_spin = 0;
   std::vector<Values> examples;  // requests for probing and warm-up, in the inputs' order

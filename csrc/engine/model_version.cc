@@ -27,6 +27,11 @@ constexpr Nanos kInstantRow = 40'000;
 constexpr Nanos kTooLongHere = 1'000'000;
 constexpr int kTooOftenHere = 8;
 
+// A lone run has all CPUs where that makes it so much faster, and where it takes so long that
+// waking the threads does not matter.
+constexpr double kWorthMoreThreads = 1.2;
+constexpr Nanos kWorthWaking = 300'000;
+
 // Declared inputs in the order of the module's arguments: by name where all are its argument
 // names, else by position.
 std::vector<TensorSpec> arrange(const std::vector<TensorSpec>& arguments,
@@ -88,16 +93,20 @@ ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executabl
       name_(options.name),
       number_(options.version),
       label_("model \"" + options.name + "\" version " + options.version),
+      default_timeout_(options.default_timeout),
+      default_priority_(options.default_priority),
       device_text_(parse_device(options.device).str()),
       executable_(std::move(executable)) {
   resolve_signature(options);
   prove(options);
   const int instances = options.plan_instances && light_ ? 1 : options.instances;
+  time_elastic(options);
   batcher_ = std::make_unique<Batcher>(
       BatchPolicy{.max_rows = signature_.batched ? signature_.max_batch_size : 1,
                   .max_delay = options.max_queue_delay,
                   .combine = combines_,
-                  .shares = instances},
+                  .shares = instances,
+                  .cpus = elastic() ? instances * options.threads : 0},
       options.queue_capacity, options.idle_spin, clock_);
   start(options, instances);
 }
@@ -184,6 +193,24 @@ void ModelVersion::time_rows(DeviceStream& stream) {
   }
 }
 
+void ModelVersion::time_elastic(const LoadOptions& options) {
+  const c10::Device device = parse_device(options.device);
+  if (!options.elastic || light_ || options.instances == 1 || !device.is_cpu() ||
+      row_time_ == kNever || row_time_ < kWorthWaking) {
+    return;
+  }
+  try {
+    DeviceStream stream(device);
+    const IntraopThreads threads(options.instances * options.threads);
+    const Nanos time = shortest_run(*executable_, {samples_.front()}, stream, clock_);
+    if (static_cast<double>(row_time_) >= kWorthMoreThreads * static_cast<double>(time)) {
+      lone_row_time_ = time;
+    }
+  } catch (const std::exception&) {
+    // Not measured: the threads stay as they are.
+  }
+}
+
 void ModelVersion::start(const LoadOptions& options, int instances) {
   context_ = std::make_unique<InstanceContext>(InstanceContext{
       .label = label_,
@@ -193,6 +220,7 @@ void ModelVersion::start(const LoadOptions& options, int instances) {
       .batcher = *batcher_,
       .device = parse_device(options.device),
       .threads = options.threads,
+      .cpus = elastic() ? instances * options.threads : 0,
       .rows_checked = combines_,
       .warmup = options.warmup ? warmup_batches(samples_, combines_ ? batcher_->max_rows() : 1)
                                : std::vector<std::vector<Values>>{},
@@ -218,6 +246,10 @@ void ModelVersion::start(const LoadOptions& options, int instances) {
     }
   }
   batcher_->set_paying_rows(paying_rows(times, batcher_->max_rows()));
+  for (const RunTime& time : times) {
+    batcher_->learn(time, /*elastic=*/false);
+  }
+  batcher_->learn({.rows = 1, .shortest = lone_row_time_}, /*elastic=*/true);
   times_ = std::move(times);
   // A queue delay asks for company, which a request that runs at once cannot have.
   if (row_time_ < kInstantRow && options.max_queue_delay.value_or(0) == 0 && options.warmup &&

@@ -44,7 +44,11 @@ class ModelVersion {
   const std::string& batching_note() const noexcept { return batching_note_; }
   const std::vector<std::string>& notes() const noexcept { return notes_; }
   int instances() const noexcept { return static_cast<int>(instances_.size()); }
+  // Whether a lone run has the threads of all instances.
+  bool elastic() const noexcept { return lone_row_time_ != kNever; }
   OutputForm output_form() const noexcept { return output_form_; }
+  Nanos default_timeout() const noexcept { return default_timeout_; }
+  Priority default_priority() const noexcept { return default_priority_; }
 
   // Admits a request whose inputs were checked, or says why not.
   Status submit(const RequestPtr& request);
@@ -84,6 +88,7 @@ class ModelVersion {
   void prove(const LoadOptions& options);
   void prove_batching(const LoadOptions& options, DeviceStream& stream);
   void time_rows(DeviceStream& stream);
+  void time_elastic(const LoadOptions& options);
   void start(const LoadOptions& options, int instances);
   // Runs on the calling thread; the holder of `caller_busy_` alone.
   template <class Run>
@@ -94,6 +99,8 @@ class ModelVersion {
   const std::string name_;
   const std::string number_;
   const std::string label_;
+  const Nanos default_timeout_;
+  const Priority default_priority_;
   std::string device_text_;
   Signature signature_;
   bool combines_ = false;  // requests may share a batch
@@ -101,9 +108,10 @@ class ModelVersion {
   std::vector<std::string> notes_;
   OutputForm output_form_ = OutputForm::kSingle;
   std::vector<Values> samples_;
-  Nanos row_time_ = kNever;     // one run of one row; kNever: not measured
-  bool light_ = false;          // a row, in a batch, takes next to no time
-  std::vector<RunTime> times_;  // of batches, at best; in ascending order of rows
+  Nanos row_time_ = kNever;       // one run of one row; kNever: not measured
+  bool light_ = false;            // a row, in a batch, takes next to no time
+  Nanos lone_row_time_ = kNever;  // the same on all CPUs, where that is worth it
+  std::vector<RunTime> times_;    // of batches, at best; in ascending order of rows
 
   std::array<std::atomic<std::int64_t>, kAllCodes.size()> refused_{};  // relaxed counters
   std::unique_ptr<Executable> executable_;

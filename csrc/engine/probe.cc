@@ -68,11 +68,16 @@ RunResult run_together(const Executable& executable, const std::vector<Values>& 
 Nanos shortest_run(const Executable& executable, const std::vector<Values>& rows,
                    DeviceStream& stream, const Clock& clock) {
   constexpr int kRuns = 8;
+  constexpr int kLeastRuns = 2;
+  constexpr Nanos kBudget = 200'000'000;  // a slow model need not be timed as often
   Nanos shortest = kNever;
-  for (int run = 0; run < kRuns; ++run) {
-    const Nanos start = clock.now();
+  const Nanos begin = clock.now();
+  Nanos now = begin;
+  for (int run = 0; run < kLeastRuns || (run < kRuns && now - begin < kBudget); ++run) {
+    const Nanos start = now;
     run_together(executable, rows, stream);
-    shortest = std::min(shortest, clock.now() - start);
+    now = clock.now();
+    shortest = std::min(shortest, now - start);
   }
   return shortest;
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/probe.h"
+#include "runtime/threads.h"
 #include "tensor/collate.h"
 
 namespace pyserve {
@@ -50,6 +51,13 @@ WarmUp Runner::warm_up() {
       }
     }
     result.times.push_back(time);
+  }
+  if (context_.cpus > 0 && !context_.warmup.empty()) {
+    // The first run on more threads starts them.
+    const IntraopThreads threads(context_.cpus);
+    for (int run = 0; run < kWarmupRuns; ++run) {
+      run_together(context_.executable, context_.warmup.front(), stream_);
+    }
   }
   return result;
 }
@@ -218,7 +226,9 @@ void Runner::settle(Request& request, Status status) {
                            : cancelled("the request was cancelled");
       break;
     case Outcome::kExpired:
-      request.status = deadline_exceeded("the deadline passed before the request was answered");
+      if (request.status.ok()) {  // else the batcher has said why
+        request.status = deadline_exceeded("the deadline passed before the request was answered");
+      }
       break;
     case Outcome::kCompleted:
     case Outcome::kOpen:

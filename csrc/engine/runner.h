@@ -31,6 +31,7 @@ struct InstanceContext {
   Batcher& batcher;
   c10::Device device;
   int threads;
+  int cpus;           // that a lone run may have instead, where threads are elastic; else 0
   bool rows_checked;  // outputs must have one row per input row
   // Batches to run before the first request, each of requests of one row.
   std::vector<std::vector<Values>> warmup;

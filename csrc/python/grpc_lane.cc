@@ -96,7 +96,11 @@ class GrpcLane {
     attachment->id = asked_.id;
     attachment->parse_ns = read_ns_ + (steady_clock().now() - started);
     return run_lane(version, queue, std::move(request), std::move(attachment),
-                    {.deadline = deadline(deadline_ns), .here = here});
+                    {.started = started,
+                     .timeout_us = asked_.timeout_us,
+                     .deadline_ns = deadline_ns,
+                     .priority = asked_.priority,
+                     .here = here});
   }
 
  private:

@@ -43,6 +43,9 @@ void tell(HttpConnection& connection, const char* method, Arguments&&... argumen
 // The request under way has ended.
 void settle(HttpConnection& connection) {
   connection.busy = false;
+  if (std::exchange(connection.watched, false) && connection.owner != nullptr) {
+    tell(connection, "unwatch");
+  }
   connection.state.request = nullptr;
   connection.state.target = nullptr;
   connection.lane->ended();
@@ -121,6 +124,18 @@ PyObject* attach(PyObject* object, PyObject* write) {
   Py_RETURN_NONE;
 }
 
+PyObject* expire(PyObject* object, PyObject*) {
+  return guarded([&]() -> PyObject* {
+    HttpConnection& connection = self_of(object);
+    const RequestPtr request = connection.state.request;
+    connection.watched = false;
+    if (request != nullptr && connection.state.target->version->expire(*request)) {
+      send_failure(connection, *connection.state.target, overdue(), connection.state.id);
+    }
+    Py_RETURN_NONE;
+  });
+}
+
 PyObject* leave(PyObject* object, PyObject*) {
   return guarded([&]() -> PyObject* {
     HttpConnection& connection = self_of(object);
@@ -133,11 +148,11 @@ PyObject* leave(PyObject* object, PyObject*) {
       }
     }
     connection.open = false;
-    Py_CLEAR(connection.write);
-    Py_CLEAR(connection.owner);
     if (connection.busy) {
       settle(connection);
     }
+    Py_CLEAR(connection.write);
+    Py_CLEAR(connection.owner);
     return route.release().ptr();
   });
 }
@@ -208,6 +223,11 @@ int set_flag(PyObject* object, PyObject* value, void*) {
   return 0;
 }
 
+PyObject* get_priority(PyObject* object, void*) {
+  const RequestPtr& request = self_of(object).state.request;
+  return PyLong_FromLong(request == nullptr ? 0 : request->priority);
+}
+
 PyObject* get_used(PyObject* object, void*) { return PyLong_FromLongLong(self_of(object).used); }
 
 PyMethodDef methods[] = {
@@ -216,6 +236,7 @@ PyMethodDef methods[] = {
      nullptr},
     {"serves", &serves, METH_O, nullptr},
     {"attach", &attach, METH_O, nullptr},
+    {"expire", &expire, METH_NOARGS, nullptr},
     {"leave", &leave, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -225,6 +246,7 @@ PyGetSetDef attributes[] = {
     {"busy", &get_flag<&HttpConnection::busy>, nullptr, nullptr, nullptr},
     {"waiting", &get_flag<&HttpConnection::waiting>, &set_flag<&HttpConnection::waiting>, nullptr,
      nullptr},
+    {"priority", &get_priority, nullptr, nullptr, nullptr},
     {"used_ns", &get_used, nullptr, nullptr, nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };
@@ -248,6 +270,18 @@ PyObject* http_connection_type() {
     throw py::error_already_set();
   }
   return type;
+}
+
+Status overdue() {
+  return {Code::kDeadlineExceeded, "the deadline passed before the request was answered"};
+}
+
+void watch_deadline(HttpConnection& connection) {
+  const Nanos deadline = connection.state.request->deadline;
+  if (deadline != kNever) {
+    connection.watched = true;
+    tell(connection, "watch", deadline);
+  }
 }
 
 void send_answer(HttpConnection& connection, std::string_view answer) {

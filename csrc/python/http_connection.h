@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "base/clock.h"
@@ -37,19 +38,27 @@ struct HttpConnection {
   // A request is under way in the express lane; and bytes behind it wait at the owner.
   bool busy;
   bool waiting;
-  Nanos used;  // when the lane last took a request from it
+  bool watched;  // the request under way has a deadline that the owner watches
+  Nanos used;    // when the lane last took a request from it
 
   struct State {
     std::shared_ptr<const HttpPlan> plan;  // of the last request that had one for others too
     // What is under way.
     std::shared_ptr<const HttpTarget> target;
     RequestPtr request;  // null: it is gathered
+    std::string id;      // of `request`
   };
   State state;
 };
 
 // A new reference to the type, for the module.
 PyObject* http_connection_type();
+
+// What a request is told whose deadline has passed; as pyserve/scheduling.py.
+Status overdue();
+
+// Has the owner watch the deadline of the request under way, if it has one.
+void watch_deadline(HttpConnection& connection);
 
 // What has become of the request under way: its answer is sent, or its failure is the owner's to
 // word.  `id` is the request's.

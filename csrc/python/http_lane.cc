@@ -23,11 +23,23 @@ constexpr Nanos kGatheredRow = 4'000;
 // What models may take of one turn of the loop.
 constexpr Nanos kTurnTime = 200'000;
 
+// A turn hardly ever takes longer.
+constexpr Nanos kLongTurn = 5'000'000;
+
 constexpr std::size_t kMaxTargets = 1024;
 constexpr std::size_t kRecentPlans = 4;
 
 HttpConnection& connection_of(const HttpRequest& http) {
   return *reinterpret_cast<HttpConnection*>(http.connection.ptr());
+}
+
+// By when a request is to be answered that has just arrived.
+Nanos when_due(const HttpRequest& http) {
+  if (http.plan->timeout_us != 0) {
+    return deadline_of(http.started, http.plan->timeout_us);
+  }
+  const Nanos timeout = http.target->version->default_timeout();
+  return timeout != 0 ? http.started + timeout : kNever;
 }
 
 OipAnswerTiming timing_of(const Timing& timing, Nanos parse_ns, Nanos queue_ns) {
@@ -280,19 +292,22 @@ bool HttpLane::begin(HttpRequest http) {
   const ModelVersion& version = *http.target->version;
   const Nanos now = steady_clock().now();
   http.parse_ns = now - http.started;
+  http.deadline = when_due(http);
   connection.used = now;
   connection.state.target = http.target;
   connection.busy = true;
   ++under_way_;
   const bool alone = arrived_alone();
-  if (rehearsal_ || (alone && version.in_flight() == 0)) {
+  // Who has less time than a turn of the loop may take is for those who foresee and refuse.
+  const bool patient = http.deadline - now > kLongTurn;
+  if (rehearsal_ || (alone && patient && version.in_flight() == 0)) {
     if (!http.plan->inputs.empty() && version.time_here(http.plan->rows) < kInstant) {
       const std::shared_ptr<HttpTarget> target = http.target;
       gather(std::move(http));
       run_gathered(target);
       return true;
     }
-  } else if (gathers(http)) {
+  } else if (patient && gathers(http)) {
     gather(std::move(http));
     return true;
   }
@@ -377,11 +392,8 @@ void HttpLane::run_gathered(const std::shared_ptr<HttpTarget>& target) {
   target->rows = 0;
   std::vector<HttpRequest> requests = std::exchange(target->gathered, {});
   std::erase(waiting_, target);
-  const std::size_t gone = std::erase_if(
-      requests, [](const HttpRequest& http) { return connection_of(http).owner == nullptr; });
-  for (std::size_t i = 0; i < gone; ++i) {
-    target->version->count_refused(Code::kCancelled);
-  }
+  const Nanos now = steady_clock().now();
+  std::erase_if(requests, [&](const HttpRequest& http) { return is_over(http, now); });
   if (!requests.empty()) {
     run_together(requests);
   }
@@ -389,6 +401,22 @@ void HttpLane::run_gathered(const std::shared_ptr<HttpTarget>& target) {
     requests.clear();
     target->gathered = std::move(requests);  // its memory is reused
   }
+}
+
+// Whether a gathered request must not be run any more; it is counted, and answered if anyone waits.
+bool HttpLane::is_over(const HttpRequest& http, Nanos now) {
+  ModelVersion& version = *http.target->version;
+  if (connection_of(http).owner == nullptr) {
+    version.count_refused(Code::kCancelled);
+    return true;
+  }
+  if (now < http.deadline) {
+    return false;
+  }
+  const Status status = overdue();
+  version.count_refused(status.code);
+  send_failure(connection_of(http), *http.target, status, http.plan->id);
+  return true;
 }
 
 void HttpLane::run_together(std::span<HttpRequest> requests) {
@@ -445,17 +473,21 @@ Status HttpLane::submit(HttpRequest http) {
   auto request = std::make_shared<Request>();
   HttpConnection& connection = connection_of(http);
   const VersionPtr version = http.target->version;
+  const std::shared_ptr<const HttpPlan> plan = http.plan;
   request->inputs = inputs_of(http);
   request->rows = http.plan->rows;
   request->borrows = true;
   request->keeps_outputs = false;
   request->queue = queue_;
+  schedule(*request, *version, http.deadline == kNever ? 0 : http.deadline, http.plan->priority);
   request->key = batch_key(request->inputs);
   request->attachment = std::make_unique<HttpAttachment>(*this, std::move(http));
   Status status = version->submit(request);
   if (status.ok()) {
     ++counts_of_all_.queued;
     connection.state.request = std::move(request);
+    connection.state.id = plan->id;
+    watch_deadline(connection);
   } else {
     counts_of_all_.refused += status.code == Code::kUnavailable ? 0 : 1;
     release_inputs(*request);
@@ -485,8 +517,8 @@ void HttpLane::queue_instead(HttpRequest& http) {
 
 void HttpLane::deliver(const HttpRequest& http, const Request& request) {
   HttpConnection& connection = connection_of(http);
-  if (connection.owner == nullptr) {
-    return;
+  if (connection.state.request.get() != &request) {
+    return;  // it ended before it came back; the connection may be at another one
   }
   if (!request.status.ok()) {
     send_failure(connection, *http.target, request.status, http.plan->id);

@@ -54,6 +54,7 @@ struct HttpRequest {
   RequestBytes bytes;
   Nanos started = 0;
   Nanos parse_ns = 0;
+  Nanos deadline = kNever;
 };
 
 struct RouteCount {
@@ -134,6 +135,7 @@ class HttpLane {
   bool gathers(const HttpRequest& http);
   void gather(HttpRequest http);
   void run_gathered(const std::shared_ptr<HttpTarget>& target);
+  bool is_over(const HttpRequest& http, Nanos now);
   void run_together(std::span<HttpRequest> requests);
   Status submit(HttpRequest http);
   void queue_instead(HttpRequest& http);

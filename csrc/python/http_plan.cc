@@ -163,6 +163,8 @@ bool HttpReader::read_body(const Signature& signature, const HttpHead& head, std
     return false;
   }
   plan.id = asked_.id;
+  plan.timeout_us = asked_.timeout_us;
+  plan.priority = asked_.priority;
   return read_inputs(asked_, body.substr(json), inputs, tensors_) &&
          choose_outputs(signature, asked_.outputs, asked_.binary_default, plan.outputs);
 }

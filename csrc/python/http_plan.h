@@ -38,6 +38,8 @@ struct HttpPlan {
   std::string id;
   std::vector<WantedOutput> outputs;
   std::int64_t rows = 1;
+  std::int64_t timeout_us = 0;       // 0: the model's
+  std::uint8_t priority = 0;         // 0: the model's
   std::vector<PlannedInput> inputs;  // in the signature's order; empty unless all are numbers
 
   // For requests that begin with the same bytes; `prefix` is empty where there can be none.

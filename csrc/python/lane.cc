@@ -16,6 +16,15 @@ bool plain(std::string_view text) {
       text, [](char c) { return c >= 0x20 && c <= 0x7e && c != '"' && c != '\\'; });
 }
 
+// The caller's deadline or the request's own, in nanoseconds; 0 where there is neither.
+Nanos nearest_deadline(const LaneTurn& turn) {
+  if (turn.timeout_us == 0) {
+    return turn.deadline_ns;
+  }
+  const Nanos own = deadline_of(turn.started, turn.timeout_us);
+  return turn.deadline_ns > 0 ? std::min(own, turn.deadline_ns) : own;
+}
+
 }  // namespace
 
 LaneAnswer::LaneAnswer(const LaneAttachment& attachment, const Request& request, bool close) {
@@ -93,11 +102,17 @@ RequestPtr lane_request(const Signature& signature, const std::vector<WireTensor
   return request;
 }
 
+Nanos deadline_of(Nanos started, std::int64_t timeout_us) {
+  constexpr Nanos kMicrosecond = 1000;
+  return timeout_us < (kNever - started) / kMicrosecond ? started + timeout_us * kMicrosecond
+                                                        : kNever;
+}
+
 py::object run_lane(const VersionPtr& version, const PyCompletionQueue& queue, RequestPtr request,
                     std::unique_ptr<LaneAttachment> attachment, const LaneTurn& turn) {
   request->attachment = std::move(attachment);
   request->queue = queue.queue();
-  request->deadline = turn.deadline;
+  schedule(*request, *version, nearest_deadline(turn), turn.priority);
   if (turn.here && version->run_here(request, turn.rehearsal)) {
     return take_answer(*request);
   }

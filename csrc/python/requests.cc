@@ -24,6 +24,12 @@ const PyAttachment& attachment_of(const Request& request) {
   return static_cast<const PyAttachment&>(*request.attachment);
 }
 
+// For who has won the claim: the request is still to be delivered, and that needs the GIL.
+bool forget_token(const Request& request) {
+  static_cast<PyAttachment&>(*request.attachment).token = py::none();
+  return true;
+}
+
 py::tuple failure(const Request& request, Code code, const std::string& message) {
   return py::make_tuple(attachment_of(request).token, code_name(code), message);
 }
@@ -104,7 +110,15 @@ void refuse(ModelVersion& version, const Status& status) {
   raise(status);
 }
 
-Nanos deadline(Nanos deadline_ns) { return deadline_ns > 0 ? deadline_ns : kNever; }
+void schedule(Request& request, const ModelVersion& version, Nanos deadline_ns,
+              std::uint8_t priority) {
+  if (deadline_ns > 0) {
+    request.deadline = deadline_ns;
+  } else if (version.default_timeout() != 0) {
+    request.deadline = version.clock().now() + version.default_timeout();
+  }
+  request.priority = priority != 0 ? priority : version.default_priority();
+}
 
 PyCompletionQueue::~PyCompletionQueue() {
   queue_->drain([](const RequestPtr& request) { release_inputs(*request); });
@@ -113,12 +127,17 @@ PyCompletionQueue::~PyCompletionQueue() {
 py::list PyCompletionQueue::drain() const {
   py::list finished;
   queue_->drain([&](const RequestPtr& request) {
-    if (!attachment_of(*request).deliver(*request)) {
+    const PyAttachment& attachment = attachment_of(*request);
+    if (!attachment.deliver(*request) && !attachment.token.is_none()) {
       finished.append(settle(*request));
     }
     release_inputs(*request);
   });
   return finished;
 }
+
+bool PyRequest::cancel() const { return version->cancel(*request) && forget_token(*request); }
+
+bool PyRequest::expire() const { return version->expire(*request) && forget_token(*request); }
 
 }  // namespace pyserve::python

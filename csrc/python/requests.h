@@ -5,6 +5,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
 #include <memory>
 
 #include "base/clock.h"
@@ -39,8 +40,9 @@ void submit_checked(ModelVersion& version, const RequestPtr& request);
 // Raises `status` and counts it as this version's refusal.
 [[noreturn]] void refuse(ModelVersion& version, const Status& status);
 
-// 0 in Python stands for no deadline.
-Nanos deadline(Nanos deadline_ns);
+// Sets by when `request` is to be answered, and before whom; 0 leaves either to the model.
+void schedule(Request& request, const ModelVersion& version, Nanos deadline_ns,
+              std::uint8_t priority);
 
 // Completions on their way to one event loop.
 class PyCompletionQueue {
@@ -65,8 +67,15 @@ struct PyRequest {
   RequestPtr request;
   VersionPtr version;
 
-  bool cancel() const { return version->cancel(*request); }
-  bool expire() const { return version->expire(*request); }
+  // 0: none.
+  Nanos deadline_ns() const { return request->deadline == kNever ? 0 : request->deadline; }
+
+  std::uint8_t priority() const { return request->priority; }
+
+  // True: it ends here.  Its token, which may wait for another request by then, hears no more of
+  // it.
+  bool cancel() const;
+  bool expire() const;
 };
 
 }  // namespace pyserve::python

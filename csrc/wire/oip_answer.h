@@ -38,8 +38,6 @@ struct OipAnswer {
   OipAnswerTiming timing;
   bool close = false;            // the connection ends with this answer
   std::string_view fields = {};  // more header lines, each ended by CR LF
-};  // more header lines, each ended by CR LF
-bool close = false;  // the connection ends with this answer
 };
 
 // Appends the answer to `out`.  An output that JSON cannot carry (NaN, infinity, BYTES) is an error

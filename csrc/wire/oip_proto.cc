@@ -10,6 +10,7 @@
 
 #include "base/dtype.h"
 #include "base/text.h"
+#include "wire/names.h"
 
 namespace pyserve {
 namespace {
@@ -147,13 +148,32 @@ bool read_output(std::string_view message, OipOutput& output) {
   return !in.at_end() && in.tag() == bytes_tag(1) && in.name(output.name) && in.at_end();
 }
 
-template <class Named>
-bool names_differ(const std::vector<Named>& all) noexcept {
-  for (auto one = all.begin(); one != all.end(); ++one) {
-    const auto same = [&](const Named& other) { return other.name == one->name; };
-    if (std::any_of(all.begin(), one, same)) return false;
+// A parameter's value, where it is an integer: of the kinds int64_param and uint64_param.
+bool read_integer_value(std::string_view message, std::uint64_t& value) {
+  Reader in(message);
+  if (in.at_end()) return false;
+  const std::uint8_t tag = in.tag();
+  return (tag == varint_tag(2) || tag == varint_tag(5)) && in.integer(value) && in.at_end();
+}
+
+// One entry of the map of parameters, key before value, as everybody writes it.
+bool read_parameter(std::string_view message, Once& once, ProtoRequest& out) {
+  Reader in(message);
+  std::string_view key;
+  std::string_view choice;
+  std::uint64_t value = 0;
+  if (in.at_end() || in.tag() != bytes_tag(1) || !in.bytes(key) || in.at_end() ||
+      in.tag() != bytes_tag(2) || !in.bytes(choice) || !in.at_end() ||
+      !read_integer_value(choice, value)) {
+    return false;
   }
-  return true;
+  if (key == "timeout") {
+    out.timeout_us = static_cast<std::int64_t>(value);
+    return once.first(varint_tag(1));
+  }
+  if (key != "priority" || value > kMaxOipPriority) return false;
+  out.priority = static_cast<std::uint8_t>(value);
+  return once.first(varint_tag(2));
 }
 
 // ---- writing -----------------------------------------------------------------------------------
@@ -217,7 +237,10 @@ class Writer {
 bool parse_infer_request(std::string_view message, ProtoRequest& out) {
   Reader in(message);
   Once once;
+  Once parameters;
   out.model = out.version = out.id = {};
+  out.timeout_us = 0;
+  out.priority = 0;
   if (out.outputs) out.outputs->clear();
   // Inputs of the last request are written over, so that their shapes keep their memory.
   std::size_t inputs = 0;
@@ -235,6 +258,9 @@ bool parse_infer_request(std::string_view message, ProtoRequest& out) {
         break;
       case bytes_tag(3):
         good = once.first(tag) && in.text(out.id);
+        break;
+      case bytes_tag(4):
+        good = in.bytes(piece) && read_parameter(piece, parameters, out);
         break;
       case bytes_tag(5):
         if (inputs == out.inputs.size()) out.inputs.emplace_back();

@@ -3,8 +3,9 @@
 //
 // A strict subset of what protobuf takes, with the same meaning: names, shapes and raw contents,
 // each field that is not repeated at most once, strings that are UTF-8, integers in as few bytes as
-// they need.  Parameters, typed contents and unknown fields are nothing here, without a message,
-// and pyserve/wire/oip_proto.py's to judge.
+// they need, and of parameters the request's timeout and priority.  Other parameters, typed
+// contents and unknown fields are nothing here, without a message, and pyserve/wire/oip_proto.py's
+// to judge.
 //
 // Pure functions, safe from any thread; they do not recurse, and run in time linear in the bytes.
 
@@ -32,6 +33,8 @@ struct ProtoRequest {
   std::string_view model, version, id;  // version and id may be empty
   std::vector<ProtoInput> inputs;
   std::optional<std::vector<OipOutput>> outputs;  // nothing: all
+  std::int64_t timeout_us = 0;                    // from arrival, below 2^62; 0: it names none
+  std::uint8_t priority = 0;                      // 1 to kMaxOipPriority; 0: it names none
 };
 
 // Reads `message`, into which all views of `out` will point.  False for whatever is not plainly

@@ -1,12 +1,13 @@
 #include "wire/oip_request.h"
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <optional>
 #include <string_view>
 #include <vector>
+
+#include "wire/names.h"
 
 namespace pyserve {
 namespace {
@@ -107,6 +108,13 @@ class Reader {
     return p_ != first && (*first != '0' || p_ - first == 1);
   }
 
+  bool priority(std::uint8_t& out) noexcept {
+    std::int64_t number = 0;
+    if (!integer(number) || number > kMaxOipPriority) return false;
+    out = static_cast<std::uint8_t>(number);
+    return true;
+  }
+
   bool boolean(bool& out) noexcept {
     skip_space();
     const std::string_view rest(p_, static_cast<std::size_t>(end_ - p_));
@@ -166,15 +174,6 @@ bool read_parameters(Reader& in, std::string_view key, Value&& value) {
   });
 }
 
-template <class Named>
-bool names_differ(const std::vector<Named>& all) noexcept {
-  for (auto one = all.begin(); one != all.end(); ++one) {
-    const auto same = [&](const Named& other) { return other.name == one->name; };
-    if (std::any_of(all.begin(), one, same)) return false;
-  }
-  return true;
-}
-
 bool read_input(Reader& in, OipInput& input) {
   enum class Key : std::uint8_t { kName, kDatatype, kShape, kData, kParameters };
   Once<Key> keys;
@@ -232,6 +231,18 @@ bool read_outputs(Reader& in, std::vector<OipOutput>& outputs) {
          !outputs.empty() && names_differ(outputs);
 }
 
+bool read_request_parameters(Reader& in, OipRequest& out) {
+  enum class Key : std::uint8_t { kBinary, kTimeout, kPriority };
+  Once<Key> keys;
+  return in.object([&](std::string_view key) {
+    if (key == "binary_data_output") {
+      return keys.first(Key::kBinary) && in.boolean(out.binary_default);
+    }
+    if (key == "timeout") return keys.first(Key::kTimeout) && in.integer(out.timeout_us);
+    return key == "priority" && keys.first(Key::kPriority) && in.priority(out.priority);
+  });
+}
+
 }  // namespace
 
 bool parse_oip_request(std::string_view json, OipRequest& out) {
@@ -240,6 +251,8 @@ bool parse_oip_request(std::string_view json, OipRequest& out) {
   Reader in(json);
   out.id = {};
   out.binary_default = false;
+  out.timeout_us = 0;
+  out.priority = 0;
   if (out.outputs) out.outputs->clear();
   const auto list_outputs = [&] {
     return read_outputs(in, out.outputs ? *out.outputs : out.outputs.emplace());
@@ -248,9 +261,7 @@ bool parse_oip_request(std::string_view json, OipRequest& out) {
     if (key == "inputs") return keys.first(Key::kInputs) && read_inputs(in, out.inputs);
     if (key == "outputs") return keys.first(Key::kOutputs) && list_outputs();
     if (key == "id") return keys.first(Key::kId) && in.text(out.id);
-    return key == "parameters" && keys.first(Key::kParameters) &&
-           read_parameters(in, "binary_data_output",
-                           [&] { return in.boolean(out.binary_default); });
+    return key == "parameters" && keys.first(Key::kParameters) && read_request_parameters(in, out);
   });
   if (!keys.seen(Key::kOutputs)) out.outputs.reset();
   return whole && keys.seen(Key::kInputs) && in.at_end();

@@ -24,6 +24,7 @@
 
 namespace pyserve {
 
+inline constexpr std::uint8_t kMaxOipPriority = 3;
 inline constexpr std::size_t kMaxOipTensors = 64;     // inputs of a request, and outputs
 inline constexpr std::size_t kMaxOipDimensions = 64;  // of one input
 
@@ -46,6 +47,8 @@ struct OipRequest {
   std::vector<OipInput> inputs;
   std::optional<std::vector<OipOutput>> outputs;  // nothing: all
   bool binary_default = false;                    // for outputs that the request does not list
+  std::int64_t timeout_us = 0;                    // from arrival, below 2^62; 0: it names none
+  std::uint8_t priority = 0;                      // 1 to kMaxOipPriority; 0: it names none
 };
 
 // Reads `json`, into which all views of `out` will point.  False for whatever is not plainly such a

@@ -112,6 +112,20 @@ def encode(path: str, inputs: Sequence[InputTensor], kind: BodyKind) -> HttpRequ
     return HttpRequest(path, headers, header + b"".join(bytes(one.data) for one in inputs))
 
 
+def with_parameters(request: HttpRequest, **parameters: int) -> HttpRequest:
+    """Return a JSON or binary request that also says, for instance, `timeout` or `priority`."""
+    length = request.headers.get(_HEADER_LENGTH, str(len(request.body)))
+    if length == "0":
+        raise ConfigError("a raw body carries no parameters")
+    header = json.loads(request.body[: int(length)])
+    header["parameters"] = {**header.get("parameters", {}), **parameters}
+    text = json.dumps(header).encode()
+    headers = dict(request.headers)
+    if _HEADER_LENGTH in headers:
+        headers[_HEADER_LENGTH] = str(len(text))
+    return HttpRequest(request.path, headers, text + request.body[int(length) :])
+
+
 def infer_path(model: str, version: str | None = None) -> str:
     """Return the path that answers requests to a model."""
     base = f"/v2/models/{quote(model, safe='')}"

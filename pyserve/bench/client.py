@@ -28,6 +28,7 @@ class Client(asyncio.Protocol):
         self._missing = 0  # bytes of the body still to come, once the head is read
         self._status = ""
         self._waiting = False
+        self.head = b""  # of the last answer
         # For the one who sends: when the request was meant to be sent, and when it was.
         self.sent_ns = self.left_ns = 0
 
@@ -60,6 +61,7 @@ class Client(asyncio.Protocol):
             if not end:
                 return
             self._received = b""
+            self.head = head
             length = _LENGTH.search(head)
             if length is None or not head.startswith(b"HTTP/1.1 "):
                 self._end(UNREADABLE)

@@ -8,6 +8,7 @@ a latency counts from that instant, however late the request left: what a stall 
 import asyncio
 import contextlib
 import gc
+import re
 import resource
 import sys
 import time
@@ -26,6 +27,9 @@ from pyserve.bench.values import Run
 TOOL = "pyserve.bench.generator (asyncio)"
 
 _CONNECTING_AT_ONCE = 64
+_SERVER_TIMING = re.compile(rb"\r\nserver-timing: *([^\r]*)", re.IGNORECASE)
+_DURATION = re.compile(rb";dur=([0-9.]+)")
+
 # Between connecting and the first request: the server has taken every connection by then.
 _SETTLE_S = 0.05
 
@@ -36,6 +40,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     rate: arrivals per second of an open loop; 0 is a closed loop.
     max_requests: the run ends with the last of these, if not by time.
     patience_s: how long to wait for answers after the last request was sent.
+    deadline_us: an open loop's requests ask for it themselves, and answers are told apart by it.
     """
 
     host: str
@@ -47,6 +52,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 0.0
     seed: int = 0
     patience_s: float = 10.0
+    deadline_us: int = 0
+
+
+def server_us(head: bytes) -> float:
+    """Return how long the server had a request, by the `Server-Timing` of its answer; 0 without."""
+    timing = _SERVER_TIMING.search(head)
+    return sum(map(float, _DURATION.findall(timing[1]))) * 1e3 if timing is not None else 0.0
 
 
 class Tally:
@@ -218,6 +230,8 @@ class OpenLoop(Loop):
         self._backlog: deque[int] = deque()
         self._longest_backlog = 0
         self._good_in_time = 0
+        self._good_within_deadline = 0
+        self._late_by_server = 0
         self._late_ns: list[int] = []
         self._alarm = Alarm(self._send_due)
 
@@ -228,9 +242,16 @@ class OpenLoop(Loop):
 
     def on_answer(self, client: Client, outcome: str) -> None:
         """Count an answer, also among those that came while the load was on."""
+        left_ns = client.left_ns  # the connection may be used again at once
         super().on_answer(client, outcome)
-        if outcome.startswith("2") and self.last_ns <= self.end_ns:
-            self._good_in_time += 1
+        if not outcome.startswith("2"):
+            return
+        in_time = self.last_ns <= self.end_ns
+        self._good_in_time += in_time
+        if deadline_us := self.job.deadline_us:
+            took_ns = self.last_ns - left_ns
+            self._good_within_deadline += in_time and took_ns <= deadline_us * 1000
+            self._late_by_server += server_us(client.head) > deadline_us
 
     def free(self, client: Client, now_ns: int) -> None:
         """Send what has waited longest for a connection."""
@@ -246,12 +267,17 @@ class OpenLoop(Loop):
         self._alarm.close()
         self.outstanding += len(self._backlog) + len(self._schedule) - self._next
         late = summarise(self._late_ns)
+        within = {
+            "goodput_within_deadline_per_s": self._good_within_deadline / self.job.seconds,
+            "late_by_server": self._late_by_server,
+        }
         return {
             "offered_per_s": len(self._schedule) / self.job.seconds,
             "goodput_per_s": self._good_in_time / self.job.seconds,
             "sent_late_p50_us": late.p50,
             "sent_late_p99_us": late.p99,
             "longest_backlog": self._longest_backlog,
+            **(within if self.job.deadline_us else {}),
             **self.tally.service_p99_us(),
         }
 

@@ -51,8 +51,12 @@ def open_loop(
     seed: int,
     max_requests: int = 1_000_000,
     patience_s: float = 10.0,
+    deadline_us: int = 0,
 ) -> Run:
-    """Send `rate` requests per second at random, whether or not answers come."""
+    """Send `rate` requests per second at random, whether or not answers come.
+
+    deadline_us: the timeout that the request itself asks for, to tell answers apart by.
+    """
     return _generate(
         url,
         request,
@@ -62,6 +66,7 @@ def open_loop(
         rate=rate,
         seed=seed,
         patience_s=patience_s,
+        deadline_us=deadline_us,
     )
 
 

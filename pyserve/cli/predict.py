@@ -33,7 +33,18 @@ _SHOWN_VALUES = 12
     "NAME may be left out where the model has one input.",
 )
 @click.option("--output", "outputs", multiple=True, metavar="NAME", help="Only this output.")
-@click.option("--timeout", default=30.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="The request's deadline: the server does not start what is late.",
+)
+@click.option(
+    "--priority",
+    type=int,
+    help="1 is high, 2 normal, 3 low; without it the model's default.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's JSON answer.")
 def command(
     name: str,
@@ -41,6 +52,7 @@ def command(
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     timeout: float,
+    priority: int | None,
     as_json: bool,
 ) -> None:
     """Send one request to model NAME and print its outputs.
@@ -67,6 +79,7 @@ def command(
             version=version,
             outputs=outputs or None,
             timeout=timeout,
+            priority=priority,
         )
     answer = _answer(result)
     if as_json:

@@ -18,7 +18,14 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from pyserve.client.async_stream import AsyncStream, AsyncSubmit, look_at
-from pyserve.client.core import Core, File, answered_like, called_with, make_core
+from pyserve.client.core import (
+    DEFAULT_TIMEOUT_S,
+    Core,
+    File,
+    answered_like,
+    called_with,
+    make_core,
+)
 from pyserve.client.exchange import AsyncTransport, Operation
 from pyserve.client.metadata import IndexEntry, ModelMetadata, ModelStatistics, ServerMetadata
 from pyserve.client.options import Compression
@@ -44,7 +51,7 @@ class AsyncClient:
         self,
         url: str = "http://127.0.0.1:8000",
         *,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
         retries: int = 3,
         connect_timeout: float = 5.0,
         max_connections: int = 32,

@@ -18,6 +18,12 @@ from pyserve.client.steps import StepsOf
 from pyserve.client.values import is_torch
 from pyserve.errors import ConfigError, InvalidInput
 
+DEFAULT_TIMEOUT_S = 60.0
+"""A client's own timeout, where it is given none."""
+
+# Some thirty years.  What is longer is no end: sockets and grpc have no form for it.
+_LONGEST_S = 1e9
+
 File: TypeAlias = str | PathLike[str]
 
 
@@ -35,10 +41,10 @@ class Core:
     def deadline(self, timeout_s: float | None) -> Deadline:
         """Return the end of one call; `timeout_s` None stands for the client's own."""
         if timeout_s is None:
-            return Deadline(self.timeout_s, self.clock, told=False)
+            return Deadline(self.timeout_s, self.clock, told=self.timeout_s != DEFAULT_TIMEOUT_S)
         if not timeout_s > 0:
             raise InvalidInput(f"timeout is {timeout_s}, expected seconds above 0")
-        return Deadline(timeout_s, self.clock, told=True)
+        return Deadline(_wait_s(timeout_s), self.clock, told=True)
 
 
 def make_core(
@@ -85,9 +91,13 @@ def make_core(
         dialect,
         StepsOf(dialect),
         Retries(retries),
-        math.inf if timeout is None else timeout,
+        math.inf if timeout is None else _wait_s(timeout),
         clock,
     )
+
+
+def _wait_s(timeout_s: float) -> float:
+    return math.inf if timeout_s > _LONGEST_S else timeout_s
 
 
 def called_with(values: tuple[Any, ...], named: Mapping[str, Any]) -> Any:

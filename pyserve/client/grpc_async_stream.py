@@ -13,7 +13,7 @@ from pyserve.client.async_stream import look_at
 from pyserve.client.exchange import Request
 from pyserve.client.grpc_async import GrpcAsync
 from pyserve.client.grpc_dialect import GrpcDialect, encode_infer
-from pyserve.client.grpc_stream import STREAM_PATH, unnumbered
+from pyserve.client.grpc_stream import STREAM_PATH, refused_for_good, unnumbered
 from pyserve.client.grpc_sync import wait_of
 from pyserve.client.results import InferResult
 from pyserve.client.retries import Deadline, too_late
@@ -89,6 +89,10 @@ class GrpcAsyncStream:
             answer = await asyncio.wait_for(future, wait_of(deadline.remaining_s()))
         except TimeoutError:
             raise too_late(timeout_s) from None
+        if answer is not None and answer.error_message:
+            error = refused_for_good(answer)
+            if error is not None:
+                raise error
         if answer is None or answer.error_message:
             return await self._alone(request, deadline)
         return unnumbered(self._dialect, answer)

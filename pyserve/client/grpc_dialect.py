@@ -24,6 +24,7 @@ from pyserve.client.typed_contents import from_contents
 from pyserve.errors import InvalidInput, PyserveError, Unavailable, from_grpc_code
 from pyserve.messages import Buffer, OutputTensor
 from pyserve.protos import message
+from pyserve.scheduling import timeout_us_in
 from pyserve.wire.proto_bytes import varint
 
 T = TypeVar("T")
@@ -191,7 +192,7 @@ class GrpcDialect:
 
 def encode_infer(request: Request, left_s: float) -> bytes:
     """Return the serialized ModelInferRequest; `left_s` is infinite but for one of a stream."""
-    timeout_us = 0 if left_s == math.inf else max(int(left_s * 1e6), 1)
+    timeout_us = timeout_us_in(left_s)
     make = _opening if request.parameters is None else _opening.__wrapped__
     pieces: list[Buffer] = [
         make(

@@ -1,7 +1,8 @@
 """The requests of a stream over gRPC: ModelStreamInfer, for threads.
 
-The stream is the fast way. A request that fails in it is asked again by itself: a stream's error is
-words without a code, and whether to try again, and what to raise, is known for single calls.
+The stream is the fast way. A request that is refused for now is asked again by itself, where
+retries are; so is one whose error has no code, as with other servers: then it is known what to
+raise.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ from pyserve.client.grpc_sync import GrpcSync, wait_of
 from pyserve.client.results import InferResult
 from pyserve.client.retries import Deadline, too_late
 from pyserve.client.values import Inputs
+from pyserve.errors import PyserveError, QueueFull, Unavailable, from_grpc_code
 from pyserve.protos import message
+from pyserve.wire.oip_proto import STREAM_CODE
 
 STREAM_PATH = f"/{SERVICE}/ModelStreamInfer"
+
+_FOR_NOW = {Unavailable.grpc_code, QueueFull.grpc_code}
 
 
 class GrpcStream:
@@ -88,6 +93,9 @@ class GrpcStream:
         except CancelledError:
             return self._alone(request, deadline)
         if answer.error_message:
+            error = refused_for_good(answer)
+            if error is not None:
+                raise error
             return self._alone(request, deadline)
         return unnumbered(self._dialect, answer)
 
@@ -108,6 +116,17 @@ class GrpcStream:
                 self._pending.clear()
             for future in left:
                 future.cancel()
+
+
+def refused_for_good(answer: Any) -> PyserveError | None:
+    """Return the error in a stream's answer; None where it pays to ask again, alone."""
+    parameters = answer.infer_response.parameters
+    code = parameters[STREAM_CODE].string_param if STREAM_CODE in parameters else ""
+    if not code or code in _FOR_NOW:
+        return None
+    error = from_grpc_code(code, answer.error_message)
+    error.add_note(f"gRPC {code}")
+    return error
 
 
 def unnumbered(dialect: GrpcDialect, answer: Any) -> InferResult:

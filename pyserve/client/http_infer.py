@@ -8,7 +8,6 @@ so it is made, and read, once.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from pyserve.client.json_outputs import from_json
 from pyserve.client.results import Headers, InferResult, is_whole
 from pyserve.errors import InvalidInput, Unavailable
 from pyserve.messages import OutputTensor
+from pyserve.scheduling import timeout_us_in
 
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -73,7 +73,7 @@ class _Opening(NamedTuple):
 def encode_infer(request: Request, left_s: float) -> HttpCall:
     """Return the call that runs a request: JSON, then the bytes of its inputs, joined once."""
     model, version, inputs, outputs, request_id, priority, parameters, classification = request
-    timeout_us = 0 if left_s == math.inf else max(int(left_s * 1e6), 1)
+    timeout_us = timeout_us_in(left_s)
     described = tuple(
         [(name, datatype, shape, len(data)) for name, datatype, shape, data in inputs]
     )

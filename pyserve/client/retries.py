@@ -60,8 +60,8 @@ class Retries:
 class Deadline:
     """The end of one call with all its attempts; the time counts from the first look.
 
-    told: the server is told of it. It is not where nobody chose the timeout for this very call: the
-    server's fast lane is for requests without one, and a client that gives up hangs up anyway.
+    told: the server is told of it. It is not where nobody has chosen a timeout: that is no promise
+    which requests should be scheduled by, and a client that gives up hangs up anyway.
     """
 
     __slots__ = ("_clock", "_end", "_timeout_s", "_told")

@@ -15,6 +15,7 @@ from pyserve.client.results import InferResult
 from pyserve.client.values import Inputs, as_they_are, bind
 from pyserve.errors import InvalidInput, ModelNotFound, Unavailable
 from pyserve.messages import InputTensor
+from pyserve.scheduling import priority_of
 
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Operation[Any], Any, T]
@@ -126,7 +127,7 @@ def _request(wish: Wish, tensors: list[InputTensor], outputs: Sequence[str] | No
         tensors,
         None if outputs is None else tuple(outputs),
         wish.id or "",
-        wish.priority or 0,
+        priority_of(wish.priority),
         wish.parameters,
         wish.classification or 0,
     )

@@ -8,7 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
-from pyserve.client.core import Core, File, answered_like, called_with, make_core
+from pyserve.client.core import (
+    DEFAULT_TIMEOUT_S,
+    Core,
+    File,
+    answered_like,
+    called_with,
+    make_core,
+)
 from pyserve.client.exchange import Operation, Transport
 from pyserve.client.metadata import IndexEntry, ModelMetadata, ModelStatistics, ServerMetadata
 from pyserve.client.options import Compression
@@ -39,7 +46,7 @@ class Client:
         self,
         url: str = "http://127.0.0.1:8000",
         *,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT_S,
         retries: int = 3,
         connect_timeout: float = 5.0,
         max_connections: int = 32,
@@ -115,7 +122,8 @@ class Client:
 
         inputs: a dict of names to values; or one value; or several in a tuple, in the model's
         order. outputs: only these. timeout: seconds for all of it; the server does not start what
-        is late. classification: not the values, but the so many largest of each row.
+        is late. priority: 1 (high), 2 or 3 (low); 0 or None is the model's default.
+        classification: not the values, but the so many largest of each row.
         """
         wish = Wish(model, inputs, version, outputs, id, priority, parameters, classification)
         return self._infer(wish, timeout)

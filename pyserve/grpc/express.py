@@ -114,7 +114,7 @@ class _Call:
         """Wait for the answer to what `submit` gave, and end the lease."""
         assert self.future is not None
         try:
-            return await settled(request, self.future, self.deadline_ns)
+            return await settled(request, self.future)
         except ModelFailed as error:
             raise self.blamed(error) from None
         finally:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pyserve.grpc.calls import Context
 from pyserve.messages import InferRequest
+from pyserve.scheduling import deadline_after
 from pyserve.service import Service
 from pyserve.wire.oip_proto import decode_request, encode_response
 from pyserve.wire.proto_bytes import Parts, split
@@ -15,8 +16,6 @@ from pyserve.wire.server_timing import server_timing
 
 # Typed contents of this size take a thread: reading them is some tenths of a millisecond.
 _INLINE_BYTES = 64 * 1024
-
-_NS_PER_S = 1_000_000_000
 
 
 class Answered(NamedTuple):
@@ -29,7 +28,7 @@ class Answered(NamedTuple):
 def deadline_of(context: Context) -> int:
     """Return the instant on `time.monotonic_ns()` when the caller gives up; 0 for never."""
     left_s = context.time_remaining()
-    return 0 if left_s is None else time.monotonic_ns() + int(left_s * _NS_PER_S)
+    return 0 if left_s is None else deadline_after(left_s)
 
 
 async def run(service: Service, data: bytes, *, deadline_ns: int, final: bool = False) -> Answered:

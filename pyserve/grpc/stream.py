@@ -89,13 +89,14 @@ class StreamApi:
                 )
             return encode_stream_response(answer[0])
         except PyserveError as error:
-            return _failure(data, error.message)
+            return _failure(data, error)
         except Exception:
             _logger.exception("a request of a stream failed")
-            return _failure(data, INTERNAL)
+            return _failure(data, PyserveError(INTERNAL))
 
 
-def _failure(data: bytes, message: str) -> bytes:
+def _failure(data: bytes, error: PyserveError) -> bytes:
     """Return what says that the request in `data` was not answered, and why."""
     parts = split(data)
-    return encode_stream_error(message, request_id(parts), final=wants_final(parts))
+    final = wants_final(parts)
+    return encode_stream_error(error.message, request_id(parts), error.grpc_code, final=final)

@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from pyserve._native import core
+from pyserve.deadlines import deadlines_here
 from pyserve.errors import INTERNAL, cut, from_code
 from pyserve.http.answers import CLOSE, error_answer
 from pyserve.http.body_receiver import BodyReceiver, replace_protocol
@@ -78,6 +79,7 @@ class Connection(PlainConnection):
         "_plain_answers",
         "_plain_left",
         "_plain_only",
+        "_ticket",
         "_waiting",
         "_waiting_bytes",
         "data_received",
@@ -95,7 +97,8 @@ class Connection(PlainConnection):
         self._beginning = b""  # of a head
         self._head: _C.RequestHead | None = None
         self._body: _C.RequestBody | None = None  # of `_head`, on its way
-        self._waiting: list[bytes] = []  # what came behind the request under way in the lane
+        self._ticket = 0  # of the deadline of the request under way in the lane; 0: it has none
+        self._waiting: list[bytes] = []  # what came behind that request
         self._waiting_bytes = 0
         self._core = lane.connect(self._loop, self)
         self.data_received = self._core.receive
@@ -183,6 +186,14 @@ class Connection(PlainConnection):
             self.transport.write(answer.head(CLOSE if lane.draining else b"") + answer.body)
             if lane.draining:
                 self.transport.close()
+
+    def watch(self, deadline_ns: int) -> None:
+        """End the request under way at its deadline."""
+        self._ticket = deadlines_here().add(deadline_ns, self._core.expire)
+
+    def unwatch(self) -> None:
+        """The request that had a deadline has ended."""
+        deadlines_here().drop(self._ticket)
 
     def close_after_answer(self) -> None:
         """The server drains: what was just sent is the last."""

@@ -148,8 +148,13 @@ SCHEMAS: dict[str, Schema] = {
     "RequestParameters": struct(
         {},
         binary_data_output=said(BOOLEAN, "all outputs as binary data"),
-        timeout=said(COUNT, "microseconds from arrival; then the answer is 504"),
-        priority=COUNT,
+        timeout=said(
+            COUNT, "microseconds from arrival, then the answer is 504; 0 is the model's own"
+        ),
+        priority=said(
+            {"type": "integer", "minimum": 0, "maximum": 3},
+            "1 is high, 2 normal, 3 low; 0 is the model's own",
+        ),
     ),
     "InferResponse": struct(
         {

@@ -79,6 +79,7 @@ class _Understudy:
         inputs: Sequence[InputTensor],
         *,
         deadline_ns: int = 0,
+        priority: int = 0,
         outputs: Sequence[str] | None = None,
     ) -> Completed:
         """Answer with the inputs; as `Model.infer_tensors`."""

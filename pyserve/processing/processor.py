@@ -88,25 +88,30 @@ class Processor:
         self.preprocess = () if before is None else before.kinds
         self.postprocess = () if after is None else after.kinds
 
-    async def prepare(self, inputs: Sequence[InputTensor]) -> list[InputTensor]:
-        """Return the model's inputs; raises InvalidInput, QueueFull or ModelFailed."""
+    async def prepare(
+        self, inputs: Sequence[InputTensor], deadline_ns: int = 0
+    ) -> list[InputTensor]:
+        """Return the model's inputs; raises InvalidInput, QueueFull or ModelFailed.
+
+        DeadlineExceeded at `deadline_ns`, an instant of `time.monotonic_ns()`; 0 for never.
+        """
         before = self._before
         if before is None or before.passes(inputs):
             return list(inputs)
-        return await self._slots.run(partial(before.prepare, inputs))
+        return await self._slots.run(partial(before.prepare, inputs), deadline_ns)
 
     def model_outputs(self, names: list[str] | None) -> list[str] | None:
         """Return which of the model's outputs to ask for, if a client asks for `names`."""
         return names if self._after is None else self._after.model_outputs(names)
 
     async def finish(
-        self, outputs: list[OutputTensor], names: list[str] | None
+        self, outputs: list[OutputTensor], names: list[str] | None, deadline_ns: int = 0
     ) -> list[OutputTensor]:
-        """Return what a client gets who asked for `names` (None: all)."""
+        """Return what a client gets who asked for `names` (None: all); the rest as `prepare`."""
         after = self._after
         if after is None or after.passes(names):
             return outputs
-        return await self._slots.run(partial(after.finish, outputs, names))
+        return await self._slots.run(partial(after.finish, outputs, names), deadline_ns)
 
 
 def make_processor(

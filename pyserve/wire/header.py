@@ -7,13 +7,13 @@ wants; nulls are taken for absent.
 
 import functools
 import re
-import time
 from typing import Annotated, TypeAlias
 
 import msgspec
 
 from pyserve.errors import InvalidInput
 from pyserve.messages import InferRequest, InputTensor, Region, RequestedOutput
+from pyserve.scheduling import nearest_deadline, priority_of, timeout_us_of
 from pyserve.wire import numbers
 from pyserve.wire.tensors import shown
 
@@ -22,9 +22,6 @@ MAX_DEPTH = 100
 
 # From here on it pays to take number arrays out before decoding.
 _SPLIT_BYTES = 1024
-
-# No instant of the steady clock is later.
-_NEVER_NS = 2**63 - 1
 
 # A header before binary data has a few hundred bytes; remembering 1,024 of these costs 1 MB.
 _REMEMBERED_BYTES = 512
@@ -77,11 +74,11 @@ class HeaderOutput(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestParameters(msgspec.Struct, frozen=True, gc=False):
-    """What a request may say; `timeout` is in microseconds, 0 for none."""
+    """What a request may say; `timeout` and `priority` are for `pyserve.scheduling` to check."""
 
     binary_data_output: bool | None = None
-    timeout: _Count | None = None
-    priority: _Count | None = None
+    timeout: object = None
+    priority: object = None
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
@@ -183,13 +180,11 @@ def make_request(
         refuse_duplicates("input", [one.name for one in inputs])
     parameters = header.parameters
     binary_default = False
-    timeout_us = priority = deadline_ns = 0
+    timeout_us = priority = 0
     if parameters is not None:
         binary_default = parameters.binary_data_output or False
-        priority = parameters.priority or 0
-        timeout_us = parameters.timeout or 0
-        if timeout_us:
-            deadline_ns = min(time.monotonic_ns() + timeout_us * 1000, _NEVER_NS)
+        priority = priority_of(parameters.priority)
+        timeout_us = timeout_us_of(parameters.timeout)
     return InferRequest(
         model=model,
         version=version,
@@ -198,7 +193,7 @@ def make_request(
         regions=_regions(header.inputs),
         outputs=_requested(header.outputs) if header.outputs else None,
         binary_default=binary_default,
-        deadline_ns=deadline_ns,
+        deadline_ns=nearest_deadline(0, timeout_us),
         timeout_us=timeout_us,
         priority=priority,
     )

@@ -8,7 +8,6 @@ every request are serialized by protobuf once; that the parts may be joined is p
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from pyserve.messages import (
     Region,
     RequestedOutput,
 )
+from pyserve.scheduling import nearest_deadline, priority_of, timeout_us_of
 from pyserve.wire.header import refuse_duplicates
 from pyserve.wire.proto_bytes import Parts, varint
 from pyserve.wire.proto_contents import read_contents
@@ -33,8 +33,8 @@ from pyserve.wire.tensors import check_size, shown
 _RAW_OUTPUT_CONTENTS = b"\x32"  # field 6 of ModelInferResponse
 _INFER_RESPONSE = b"\x12"  # field 2 of ModelStreamInferResponse
 
-# No instant of the steady clock is later.
-_NEVER_NS = 2**63 - 1
+STREAM_CODE = "error_code"
+"""The parameter with the gRPC code of a request that failed in a stream."""
 
 _FINAL = "triton_final_response"
 _ENABLE_FINAL = "triton_enable_empty_final_response"
@@ -91,11 +91,8 @@ def decode_request(parts: Parts, *, deadline_ns: int = 0) -> InferRequest:
         refuse_duplicates("input", [one.name for one in inputs])
     timeout_us = priority = 0
     if message.parameters:
-        timeout_us = _count("request", message.parameters, "timeout")
-        priority = _count("request", message.parameters, "priority")
-        if timeout_us:
-            own = min(time.monotonic_ns() + timeout_us * 1000, _NEVER_NS)
-            deadline_ns = min(deadline_ns, own) if deadline_ns else own
+        timeout_us = timeout_us_of(_value(message.parameters, "timeout"))
+        priority = priority_of(_value(message.parameters, "priority"))
     return InferRequest(
         model=message.model_name,
         version=message.model_version or None,
@@ -104,7 +101,7 @@ def decode_request(parts: Parts, *, deadline_ns: int = 0) -> InferRequest:
         regions=regions,
         outputs=_requested(message.outputs) if message.outputs else None,
         binary_default=True,
-        deadline_ns=deadline_ns,
+        deadline_ns=nearest_deadline(deadline_ns, timeout_us),
         timeout_us=timeout_us,
         priority=priority,
     )
@@ -137,6 +134,15 @@ def _region(what: str, name: str, parameters: Any) -> Region | None:
         raise InvalidInput(f"{owner}: shared_memory_region needs shared_memory_byte_size")
     byte_size = _count(owner, parameters, "shared_memory_byte_size")
     return Region(choice.string_param, _count(owner, parameters, "shared_memory_offset"), byte_size)
+
+
+def _value(parameters: Any, key: str) -> object:
+    """Return a parameter of whatever kind, None where it is absent."""
+    if key not in parameters:
+        return None
+    kind = parameters[key].WhichOneof("parameter_choice")
+    value: object = None if kind is None else getattr(parameters[key], kind)
+    return value
 
 
 def _count(owner: str, parameters: Any, key: str) -> int:
@@ -180,9 +186,15 @@ def encode_stream_response(answer: bytes) -> bytes:
     return b"".join((_INFER_RESPONSE, varint(len(answer)), answer))
 
 
-def encode_stream_error(message: str, request_id: str, *, final: bool = False) -> bytes:
-    """Return the ModelStreamInferResponse that says what was wrong with one request."""
-    answer = _response(id=request_id).SerializeToString() + (_final() if final else b"")
+def encode_stream_error(message: str, request_id: str, code: str, *, final: bool = False) -> bytes:
+    """Return the ModelStreamInferResponse that says what was wrong with one request.
+
+    The message has no field for a code: it is a parameter of the response, which clients that do
+    not know it ignore.  code: what a call of its own would have ended with.
+    """
+    refused = _response(id=request_id)
+    refused.parameters[STREAM_CODE].string_param = code
+    answer = refused.SerializeToString() + (_final() if final else b"")
     error = protos.message("inference.ModelStreamInferResponse")(error_message=message)
     return bytes(error.SerializeToString()) + encode_stream_response(answer)
 

@@ -78,6 +78,14 @@ std::string input(std::string_view name, std::string_view datatype,
          (shape.empty() ? std::string() : field(3, packed(shape)));
 }
 
+// A parameter whose value is the field of InferParameter in `choice`.
+std::string parameter(std::string_view key, std::string_view choice) {
+  return field(4, field(1, key) + field(2, choice));
+}
+
+std::string int64_param(std::uint64_t value) { return '\x10' + varint(value); }
+std::string uint64_param(std::uint64_t value) { return '\x28' + varint(value); }
+
 const std::string kInput = field(5, input("x", "FP32", {1, 4}));
 const std::string kContents = field(7, "0123456789abcdef");
 const std::string kGood = field(1, "affine") + kInput + kContents;
@@ -93,6 +101,10 @@ std::string written(const ProtoRequest& request) {
   if (!request.model.empty()) text += field(1, request.model);
   if (!request.version.empty()) text += field(2, request.version);
   if (!request.id.empty()) text += field(3, request.id);
+  if (request.timeout_us != 0) {
+    text += parameter("timeout", int64_param(static_cast<std::uint64_t>(request.timeout_us)));
+  }
+  if (request.priority != 0) text += parameter("priority", uint64_param(request.priority));
   for (const ProtoInput& one : request.inputs) {
     text += field(5, input(one.name, one.datatype, {one.shape.begin(), one.shape.end()}));
   }
@@ -137,7 +149,8 @@ TEST(OipProto, FieldsComeInAnyOrder) {
 TEST(OipProto, NothingOfTheLastRequestIsLeft) {
   ProtoRequest request;
   const std::string first =
-      field(1, "m") + field(2, "1") + field(3, "id") + field(5, input("a", "INT64", {1, 2, 3})) +
+      field(1, "m") + field(2, "1") + field(3, "id") + parameter("timeout", int64_param(7)) +
+      parameter("priority", int64_param(3)) + field(5, input("a", "INT64", {1, 2, 3})) +
       field(5, input("b", "INT8", {4})) + field(6, field(1, "y")) + field(7, "") + field(7, "1");
   ASSERT_TRUE(parse_infer_request(first, request));
   ASSERT_TRUE(parse_infer_request(kGood, request));
@@ -180,7 +193,7 @@ TEST(OipProto, LengthsThatLieAreRefused) {
 
 TEST(OipProto, WhatIsUnusualIsLeftToProtobuf) {
   ASSERT_TRUE(accepts(kGood));
-  const std::string parameter = field(1, "timeout") + field(2, "\x10\x01");
+  const std::string odd = field(1, "odd") + field(2, "\x10\x01");
   const std::string name = input("x", "FP32", {1, 4});
   for (const std::string& message : {
            ""s,
@@ -192,11 +205,12 @@ TEST(OipProto, WhatIsUnusualIsLeftToProtobuf) {
            kGood + field(1, "n"),
            kGood + field(2, "1") + field(2, "1"),
            kGood + field(3, "a") + field(3, "b"),
-           kGood + field(4, parameter),
+           kGood + field(4, odd),
+           kGood + parameter("timeout", int64_param(1)) + field(4, odd),
            kGood + field(6, ""),
            kGood + field(6, field(1, "")),
            kGood + field(6, field(1, "y") + field(1, "y")),
-           kGood + field(6, field(1, "y") + field(2, parameter)),
+           kGood + field(6, field(1, "y") + field(2, odd)),
            kGood + field(6, field(1, "y")) + field(6, field(1, "y")),
            kGood + field(8, "x"),
            kGood + field(15, "x"),
@@ -217,12 +231,66 @@ TEST(OipProto, WhatIsUnusualIsLeftToProtobuf) {
            with_input(field(1, "\xed\xa0\x80") + field(2, "FP32")),
            with_input(name + field(1, "x")),
            with_input(name + field(2, "FP32")),
-           with_input(name + field(4, parameter)),
+           with_input(name + field(4, odd)),
            with_input(name + field(5, "")),
            with_input(name + field(6, "")),
        }) {
     EXPECT_FALSE(accepts(message));
   }
+}
+
+TEST(OipProto, ReadsTimeoutAndPriority) {
+  const Parsed got = parse(parameter("priority", uint64_param(1)) + kGood +
+                           parameter("timeout", int64_param(250'000)));
+  ASSERT_TRUE(got.accepted);
+  EXPECT_EQ(got.request.priority, 1);
+  EXPECT_EQ(got.request.timeout_us, 250'000);
+  const std::uint64_t most = (std::uint64_t{1} << 62) - 1;
+  const Parsed long_one = parse(kGood + parameter("timeout", uint64_param(most)));
+  ASSERT_TRUE(long_one.accepted);
+  EXPECT_EQ(long_one.request.timeout_us, static_cast<std::int64_t>(most));
+  const Parsed none =
+      parse(kGood + parameter("timeout", int64_param(0)) + parameter("priority", int64_param(0)));
+  ASSERT_TRUE(none.accepted);
+  EXPECT_EQ(none.request.timeout_us, 0);
+  EXPECT_EQ(none.request.priority, 0);
+}
+
+TEST(OipProto, ATimeoutOrPriorityThatIsNotPlainlyOneIsLeftToProtobuf) {
+  const std::string one = int64_param(1);
+  for (const std::string& value : {
+           ""s,                                   // of no kind
+           "\x08\x01"s,                           // bool_param
+           field(3, "1"),                         // string_param
+           "\x21\0\0\0\0\0\0\xf0\x3f"s,           // double_param
+           int64_param(~std::uint64_t{0}),        // -1
+           uint64_param(std::uint64_t{1} << 62),  // more than is read here
+           uint64_param(~std::uint64_t{0}),       // 2^64 - 1
+           one + one,
+           one + uint64_param(1),  // the last would count
+           one + field(15, "x"),
+           "\x10\x81\x00"s,  // 1 in two bytes
+           "\x10"s,
+       }) {
+    EXPECT_FALSE(accepts(kGood + parameter("timeout", value)));
+    EXPECT_FALSE(accepts(kGood + parameter("priority", value)));
+  }
+  for (const std::string& entry : {
+           field(1, "timeout"),                                  // no value
+           field(2, one),                                        // no key
+           field(2, one) + field(1, "timeout"),                  // in another order
+           field(1, "timeout") + field(2, one) + field(2, one),  // two values
+           field(1, "timeout") + field(2, one) + field(3, "x"),  // something else
+           field(1, "timeou") + field(2, one),
+           field(1, "") + field(2, one),
+           ""s,
+       }) {
+    EXPECT_FALSE(accepts(kGood + field(4, entry)));
+  }
+  EXPECT_FALSE(accepts(kGood + parameter("priority", uint64_param(4))));
+  EXPECT_FALSE(accepts(kGood + parameter("priority", uint64_param(257))));
+  EXPECT_FALSE(accepts(kGood + parameter("timeout", one) + parameter("timeout", one)));
+  EXPECT_FALSE(accepts(kGood + parameter("priority", one) + parameter("priority", one)));
 }
 
 TEST(OipProto, TensorsAreCounted) {
@@ -262,11 +330,11 @@ TEST(OipProto, WritesAnswers) {
 // Whatever is accepted is one certain request, which says the same when it is written again.
 TEST(OipProto, FaultsNeverLeadAstray) {
   auto random = seeded_random();
-  const std::string full = field(1, "model") + field(2, "1") + field(3, "id") +
-                           field(5, input("first", "FP32", {1, 4})) +
-                           field(5, input("second", "INT64", {2, 2, 130})) +
-                           field(6, field(1, "y")) + field(6, field(1, "z")) + kContents +
-                           field(7, std::string(200, 'x'));
+  const std::string full =
+      field(1, "model") + field(2, "1") + field(3, "id") + parameter("timeout", int64_param(300)) +
+      parameter("priority", uint64_param(2)) + field(5, input("first", "FP32", {1, 4})) +
+      field(5, input("second", "INT64", {2, 2, 130})) + field(6, field(1, "y")) +
+      field(6, field(1, "z")) + kContents + field(7, std::string(200, 'x'));
   ASSERT_TRUE(accepts(full));
   const std::string alphabet =
       "\x00\x01\x02\x08\x0a\x10\x12\x18\x1a\x22\x2a\x32\x3a\x7f\x80\xffxy"s;

@@ -90,7 +90,9 @@ bool all_numbers_are_good(const OipRequest& request) {
 std::string written(const OipRequest& request) {
   std::string text = "{";
   if (!request.id.empty()) text += R"("id":")" + std::string(request.id) + "\",";
-  if (request.binary_default) text += R"("parameters":{"binary_data_output":true},)";
+  text += R"("parameters":{"timeout":)" + std::to_string(request.timeout_us) + R"(,"priority":)" +
+          std::to_string(request.priority);
+  text += request.binary_default ? R"(,"binary_data_output":true},)" : "},";
   text += "\"inputs\":[";
   for (const OipInput& input : request.inputs) {
     if (text.back() == '}') text += ',';
@@ -336,12 +338,60 @@ TEST(OipRequest, BinarySizesAreIntegersWithoutDataBesideThem) {
   }
 }
 
+TEST(OipRequest, ReadsTimeoutAndPriority) {
+  const Parsed got = parse(
+      with_more(R"(,"parameters":{"priority":3, "timeout": 250000 ,"binary_data_output":true})"));
+  ASSERT_TRUE(got.accepted);
+  EXPECT_EQ(got.request.timeout_us, 250'000);
+  EXPECT_EQ(got.request.priority, 3);
+  EXPECT_TRUE(got.request.binary_default);
+  for (const int priority : {0, 1, 2, 3}) {
+    const std::string text = R"(,"parameters":{"priority":)" + std::to_string(priority) + "}";
+    EXPECT_EQ(parse(with_more(text)).request.priority, priority);
+  }
+  const Parsed most = parse(with_more(R"(,"parameters":{"timeout":4611686018427387903})"));
+  ASSERT_TRUE(most.accepted);
+  EXPECT_EQ(most.request.timeout_us, (std::int64_t{1} << 62) - 1);
+  const Parsed none = parse(with_more(R"(,"parameters":{"timeout":0})"));
+  ASSERT_TRUE(none.accepted);
+  EXPECT_EQ(none.request.timeout_us, 0);
+}
+
+TEST(OipRequest, ATimeoutOrPriorityThatIsNotPlainlyOneIsRefused) {
+  for (const char* value :
+       {"-1", "-0", "1.0", "1.5", "1e3", "1e300", "\"1\"", "true", "null", "[1]", "{}", "01", "+1",
+        "", "4611686018427387904", "9223372036854775808", "18446744073709551616",
+        "99999999999999999999999999"}) {
+    for (const char* key : {"timeout", "priority"}) {
+      const std::string text = R"(,"parameters":{")" + std::string(key) + "\":" + value + "}";
+      EXPECT_FALSE(accepts(with_more(text))) << text;
+    }
+  }
+  for (const char* more :
+       {R"(,"parameters":{"priority":4})", R"(,"parameters":{"priority":255})",
+        R"(,"parameters":{"priority":256})", R"(,"parameters":{"priority":257})",
+        R"(,"parameters":{"timeout":1,"timeout":1})",
+        R"(,"parameters":{"priority":1,"priority":1})", R"(,"parameters":{"Timeout":1})"}) {
+    EXPECT_FALSE(accepts(with_more(more))) << more;
+  }
+}
+
+TEST(OipRequest, NoTimeoutOfTheLastRequestIsLeft) {
+  OipRequest request;
+  const std::string first = with_more(R"(,"parameters":{"timeout":5,"priority":1})");
+  const std::string second = with_more("");
+  ASSERT_TRUE(parse_oip_request(first, request));
+  ASSERT_TRUE(parse_oip_request(second, request));
+  EXPECT_EQ(request.timeout_us, 0);
+  EXPECT_EQ(request.priority, 0);
+}
+
 TEST(OipRequest, RefusesWhatItDoesNotKnow) {
   ASSERT_TRUE(accepts(with_more("")));
   ASSERT_TRUE(accepts(with_more(R"(,"outputs":[{"name":"y"}])")));
   for (const char* more :
-       {R"(,"parameters":{"timeout":1})",
-        R"(,"parameters":{"priority":1})",
+       {R"(,"parameters":{"sequence_id":1})",
+        R"(,"parameters":{"timeout":1,"custom":1})",
         R"(,"parameters":{"binary_data_output":1})",
         R"(,"parameters":{"binary_data_output":null})",
         R"(,"parameters":{"binary_data_output":"true"})",
@@ -431,7 +481,7 @@ TEST(OipRequest, EveryCutOfAGoodTextIsRefused) {
 
 TEST(OipRequest, ARequestUsedAgainHoldsNothingOfTheLast) {
   const std::string full =
-      R"({"id":"a","parameters":{"binary_data_output":true},"outputs":[{"name":"y","parameters":)"
+      R"({"id":"a","parameters":{"binary_data_output":true,"timeout":1},"outputs":[{"name":"y","parameters":)"
       R"({"binary_data":true}}],"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"parameters":)"
       R"({"binary_data_size":8}},{"name":"z","datatype":"FP32","shape":[1],"data":[1]}]})";
   const std::string plain = with_more("");
@@ -456,7 +506,7 @@ TEST(OipRequest, MutatedTextsAreReadWithinBoundsAndMeanTheSameWrittenAgain) {
       R"({ "inputs" : [ { "name" : "x" , "shape" : [ 1 ] , "datatype" : "FP32" , "data" : [ 1 ] } ] })",
       R"({"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16)"
       R"(}}],"outputs":[{"name":"y","parameters":{"binary_data":true}},{"name":"z"}],"parameters":)"
-      R"({"binary_data_output":true}})",
+      R"({"binary_data_output":true,"timeout":250000,"priority":1}})",
   };
   const std::string_view alphabet = "[]{}\",:0123456789 \n\\.-eEtnx\0\xff"sv;
   int accepted = 0;

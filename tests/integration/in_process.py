@@ -107,9 +107,14 @@ class Pipe(asyncio.Transport):
 
 
 class House(AbstractContextManager["House"]):
-    """A server's parts round some models; all is closed at the end."""
+    """A server's parts round some models; all is closed at the end.
 
-    def __init__(self, repository: Path, *models: str, express: bool, **options: Any) -> None:
+    known: the aiohttp that is installed is one for the express lane.
+    """
+
+    def __init__(
+        self, repository: Path, *models: str, express: bool, known: bool = True, **options: Any
+    ) -> None:
         config = ServerConfig(model_repository=(str(repository),), express=express, **options)
         self.registry = Registry(
             Repository(config.model_repository, configure=config.configure), open_model=open_model
@@ -118,7 +123,7 @@ class House(AbstractContextManager["House"]):
         assert not any(failed.values()), failed
         self.service = Service(self.registry)
         self.app, self.lane = build_app(self.service, config, version="0")
-        assert (self.lane is not None) == express
+        assert (self.lane is not None) == (express and known)
         self.http = HttpServer(self.app, self.lane)
         self._earlier: Counter[str] = Counter()
 

@@ -80,6 +80,10 @@ def chunked(body: bytes, size: int) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(one), one) for one in pieces) + b"0\r\n\r\n"
 
 
+def asking(**parameters: object) -> bytes:
+    return infer("affine", GOOD | {"parameters": parameters})
+
+
 GOOD_REQUESTS = {
     "json": SMALL,
     "json, version": infer("affine/versions/1", GOOD),
@@ -152,8 +156,24 @@ GOOD_REQUESTS = {
         strings(b"hello", b""),
     ),
     "NaN out as binary": infer_raw("affine", NAN),
-    "timeout": infer("affine", GOOD | {"parameters": {"timeout": 60_000_000}}),
-    "no timeout": infer("affine", GOOD | {"parameters": {"timeout": 0}}),
+    "timeout": asking(timeout=60_000_000),
+    "no timeout": asking(timeout=0),
+    "a timeout of ages": asking(timeout=2**62 - 1),
+    "a timeout beyond 62 bits": asking(timeout=2**62),
+    "a timeout beyond all time": asking(timeout=10**400),
+    "high priority": asking(priority=1),
+    "normal priority": asking(priority=2),
+    "low priority": asking(priority=3),
+    "the model's priority": asking(priority=0),
+    "null timeout and priority": asking(timeout=None, priority=None),
+    "timeout twice": infer(
+        "affine", BODY[:-1] + b',"parameters":{"timeout":0,"timeout":60000000}}'
+    ),
+    "all that may be asked": asking(timeout=60_000_000, priority=1, binary_data_output=True),
+    "priority and what is unknown": asking(priority=1, odd=1),
+    "priority of binary data": infer_binary(
+        "affine", {"inputs": [X], "parameters": {"priority": 3}}, ROW
+    ),
     "gzip, small": infer("affine", GOOD, "Accept-Encoding: gzip"),
     "gzip, large": infer("affine", rows(64), "Accept-Encoding: gzip, deflate"),
     "gzip, raw": infer_raw("affine", ROW, "Accept-Encoding: gzip"),
@@ -238,10 +258,18 @@ BAD_REQUESTS: dict[str, tuple[int, bytes]] = {
     "an output twice": (400, infer("affine", GOOD | {"outputs": [output("y")] * 2})),
     "key twice": (400, infer("affine", b'{"inputs":[],' + BODY[1:-1] + b',"inputs":[]}')),
     "id that is no text": (400, infer("affine", GOOD | {"id": 7})),
-    "timeout that is none": (400, infer("affine", GOOD | {"parameters": {"timeout": -1}})),
-    "timeout that has passed": (
+    **{
+        f"{key} of {json.dumps(value)}": (400, asking(**{key: value}))
+        for key in ("timeout", "priority")
+        for value in (-1, -(2**63), 1.0, 1.5, 1e300, "1", "", True, False, [1], {"a": 1})
+    },
+    **{
+        f"priority of {value}": (400, asking(priority=value))
+        for value in (4, 255, 256, 257, 2**32 + 1, 2**62, 2**64 + 1, 10**400)
+    },
+    "timeout that passes": (
         504,
-        infer("patient", GOOD | {"parameters": {"timeout": 1}, "id": "late"}),
+        infer("patient", GOOD | {"parameters": {"timeout": 20_000}, "id": "late"}),
     ),
     "data and size": (
         400,

@@ -123,6 +123,16 @@ def test_predict_takes_files(server: Server, tmp_path: Path) -> None:
         assert answer["outputs"][0]["data"] == [3, 5, 7, 9]
 
 
+def test_predict_takes_a_priority_and_a_timeout(server: Server) -> None:
+    numbers = ("affine", "--input", "[1, 2, 3, 4]")
+    assert "y" in predict(server, *numbers, "--priority", "1", "--timeout", "20")
+    refused = run("predict", *numbers, "--priority", "4", "--url", server.url)
+    assert refused.returncode == 2
+    assert "priority is 4, expected 1 (high), 2 (normal), 3 (low)" in refused.stderr
+    late = run("predict", "patient", *numbers[1:], "--timeout", "0.3", "--url", server.url)
+    assert late.returncode == 1
+
+
 def test_predict_takes_several_inputs_strings_and_halves(server: Server) -> None:
     out = predict(server, "pair", "-i", "a=[1, 5, 3]", "-i", "b=[2, 4, 3]", "--output", "sum")
     assert "sum  INT64[1, 3]  [3, 9, 6]" in out

@@ -282,6 +282,55 @@ def test_a_stream_keeps_order_and_survives_a_bad_request(client: Any) -> None:
 
 
 @each_client
+def test_what_fails_in_a_stream_is_run_once(client: Any, server: Server) -> None:
+    def failed() -> float:
+        name = "pyserve_requests_total"
+        return sum(
+            server.metric(name, model="fussy", outcome=one)
+            for one in ("model_failed", "invalid_input")
+        )
+
+    before = failed()
+    found = list(client.stream("fussy", [-X, X[:, :3]], return_errors=True))
+    assert [type(one) for one in found] == [errors.ModelFailed, errors.InvalidInput]
+    assert failed() == before + 2
+
+
+@each_client
+@pytest.mark.parametrize("priority", [None, 0, 1, 2, 3])
+def test_a_request_may_have_a_priority(client: Any, priority: int | None) -> None:
+    assert client.infer("affine", X, priority=priority)["y"].tolist() == Y
+    (found,) = client.stream("affine", [X], priority=priority, timeout=60)
+    assert found["y"].tolist() == Y
+
+
+@each_client
+@pytest.mark.parametrize("priority", [4, -1, "high", 1.0, True])
+def test_a_priority_that_is_none_is_refused(client: Any, priority: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match=r"priority is .*, expected 1 \(high\)"):
+        client.infer("affine", X, priority=priority)
+
+
+@each_client
+@pytest.mark.parametrize("parameter", [{"priority": 4}, {"timeout": -1}, {"timeout": 1.5}])
+def test_the_server_words_its_refusals_alike_in_every_protocol(
+    client: Any, parameter: dict[str, Any]
+) -> None:
+    ((key, value),) = parameter.items()
+    with pytest.raises(errors.InvalidInput, match=rf"^{key} is {value}, expected "):
+        client.infer("affine", {"x": X}, parameters=parameter)
+    (found,) = client.stream("affine", [X], parameters=parameter, return_errors=True)
+    assert isinstance(found, errors.InvalidInput)
+    assert found.message.startswith(f"{key} is {value}, expected ")
+
+
+@each_client
+@pytest.mark.parametrize("timeout", [1e7, 1e9, 1e10, 1e300])
+def test_a_timeout_of_ages_is_one(client: Any, timeout: float) -> None:
+    assert client.infer("affine", X, timeout=timeout)["y"].tolist() == Y
+
+
+@each_client
 def test_a_stream_left_early_leaves_the_client_usable(client: Any) -> None:
     stream = client.stream("affine", (X for _ in range(1000)), max_in_flight=2)
     assert next(iter(stream))["y"].tolist() == Y

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 
 import pytest
 from in_process import House, Pipe, loop_that_tells
-from lane_requests import GOOD, GOOD_REQUESTS, LIMIT, ROW, SMALL, head, infer, infer_raw, odd
+from lane_requests import GOOD, GOOD_REQUESTS, LIMIT, ROW, SMALL, head, infer, infer_raw, odd, rows
 from lanes import Heard, heard, statuses
 from server_process import floats, numbers
+
+from pyserve.deadlines import deadlines_here
+from pyserve.http import express
 
 INFER = "/v2/models/{model}/infer"
 
@@ -37,7 +41,11 @@ LEFT = {
     "no gzip",
     "no outputs",
     "no strings",
-    "no timeout",
+    "a timeout beyond 62 bits",
+    "a timeout beyond all time",
+    "null timeout and priority",
+    "timeout twice",
+    "priority and what is unknown",
     "null id",
     "null outputs",
     "raw, any size",
@@ -46,7 +54,6 @@ LEFT = {
     "strings",
     "binary strings",  # answered as JSON
     "TE",
-    "timeout",
     "unknown keys",
 }
 
@@ -333,6 +340,24 @@ def test_what_changes_what_is_served_changes_it_for_the_lane(model_repository: P
     in_a_house(model_repository, "affine", test=check)
 
 
+def test_with_an_aiohttp_that_is_not_known_all_takes_the_plain_lane(
+    model_repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(express, "_INTERNALS", (*express._INTERNALS, "_of_another_release"))
+
+    async def run() -> None:
+        with House(model_repository, "affine", express=True, known=False) as house:
+            assert await answered(house, SMALL) == [200]
+            assert house.app.responses() == [(INFER, 200, 1)]
+
+    with (
+        caplog.at_level(logging.WARNING, "pyserve"),
+        asyncio.Runner(loop_factory=loop_that_tells) as runner,
+    ):
+        runner.run(run())
+    assert "no _of_another_release" in caplog.text
+
+
 PAGE = "https://app.example"
 
 
@@ -461,3 +486,98 @@ def test_a_draining_server_answers_what_has_begun_and_closes(model_repository: P
         assert taken(house) == 2
 
     in_a_house(model_repository, "affine", test=check)
+
+
+LATE = infer("patient", GOOD | {"parameters": {"timeout": 20_000}})
+
+
+def test_a_deadline_ends_a_request_in_the_lane_and_the_next_is_taken(
+    model_repository: Path,
+) -> None:
+    async def check(house: House) -> None:
+        assert await answered(house, LATE + SMALL + LATE + SMALL) == [504, 200, 504, 200]
+        assert house.express == {"queued": 2, "run": 2}
+        assert house.service.stats("patient")[0].stats.queued == 0
+
+    in_a_house(model_repository, "affine", "patient", test=check)
+
+
+def test_what_comes_back_of_an_overdue_request_is_nothing_to_the_next_one(
+    model_repository: Path,
+) -> None:
+    """`patient` finds it in its queue, and gives it back, when four other rows make a batch."""
+
+    async def check(house: House) -> None:
+        first, second = house.connect(), house.connect()
+        first.send(LATE)
+        await house.quiet()
+        assert statuses(heard(bytes(first.written))) == [504]
+        first.send(infer("patient", GOOD))
+        second.send(infer("patient", rows(3)))
+        await house.quiet()
+        assert statuses(heard(bytes(first.written))) == [504, 200]
+        assert statuses(heard(bytes(second.written))) == [200]
+        assert house.express["left"] == 0
+
+    in_a_house(model_repository, "patient", test=check)
+
+
+def test_a_client_that_leaves_before_its_deadline_leaves_nothing_behind(
+    model_repository: Path,
+) -> None:
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        pipe.send(infer("patient", GOOD | {"parameters": {"timeout": 30_000_000}}))
+        assert len(deadlines_here()) == 1
+        pipe.leave()
+        await house.quiet()
+        assert len(deadlines_here()) == 0
+        assert not pipe.written
+
+    in_a_house(model_repository, "patient", test=check)
+
+
+def test_an_answer_in_time_takes_its_deadline_along(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        half = infer("patient", rows(2) | {"parameters": {"timeout": 30_000_000}})
+        pipes = [house.connect(), house.connect()]
+        for pipe in pipes:
+            pipe.send(half)
+        await house.quiet()
+        assert [statuses(heard(bytes(pipe.written))) for pipe in pipes] == [[200], [200]]
+        assert house.express == {"queued": 2}
+        assert len(deadlines_here()) == 0
+
+    in_a_house(model_repository, "patient", test=check)
+
+
+def test_a_model_with_a_timeout_of_its_own_is_served_in_the_lane(model_repository: Path) -> None:
+    async def run() -> None:
+        settings = ("patient:queue.timeout_ms=20", "patient:queue.default_priority=3")
+        with House(model_repository, "patient", "affine", express=True, settings=settings) as house:
+            assert await answered(house, infer("patient", GOOD) + SMALL) == [504, 200]
+            assert house.express == {"queued": 1, "run": 1}
+            pipe = house.connect()
+            pipe.send(infer("patient", GOOD))
+            assert pipe.connection._core.priority == 3
+            pipe.leave()
+            await house.quiet()
+
+    with asyncio.Runner(loop_factory=loop_that_tells) as runner:
+        runner.run(run())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "priority"),
+    [({}, 2), ({"priority": 0}, 2), ({"priority": 1}, 1), ({"priority": 3, "timeout": 10**9}, 3)],
+)
+def test_the_core_is_told_the_priority(
+    model_repository: Path, parameters: dict[str, int], priority: int
+) -> None:
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        pipe.send(infer("patient", GOOD | {"parameters": parameters}))
+        assert pipe.connection._core.priority == priority
+        pipe.leave()
+
+    in_a_house(model_repository, "patient", test=check)

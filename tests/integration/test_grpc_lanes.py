@@ -21,6 +21,7 @@ from grpc_calls import SERVICE, infer_request
 from lane_requests import strings
 from server_process import floats
 
+from pyserve.config import ServerConfig
 from pyserve.engine import open_model
 from pyserve.grpc.calls import Handlers, generic_handler
 from pyserve.grpc.drain import Drain
@@ -172,6 +173,21 @@ def serialized(*requests: Any) -> bytes:
 
 
 PAIR = request("pair", ("a", "INT64", [1, 3], bytes(24)), ("b", "INT64", [1, 3], bytes(range(24))))
+
+
+def asking(base: Any = None, /, **parameters: Any) -> Any:
+    """A request with parameters; the number of each is of the kind that its caller names."""
+    built = message("inference.ModelInferRequest")()
+    built.CopyFrom(infer_request("affine", 1, 2, 3, 4, id="7") if base is None else base)
+    for name, (kind, value) in parameters.items():
+        built.parameters[name].SetInParent()
+        if kind:
+            setattr(built.parameters[name], kind, value)
+    return built
+
+
+INTEGER = "int64_param"
+COUNT = "uint64_param"
 SHOUT = request("shout", ("text", "BYTES", [2], strings("größe".encode(), b"")))
 
 PLAIN = {
@@ -192,6 +208,13 @@ PLAIN = {
     ),
     "strings": SHOUT,
     "NaN": infer_request("affine", float("nan"), 1, 2, 3),
+    "timeout": asking(timeout=(INTEGER, 60_000_000)),
+    "timeout of ages": asking(timeout=(COUNT, 2**62 - 1)),
+    "no timeout": asking(timeout=(INTEGER, 0)),
+    "high priority": asking(priority=(COUNT, 1)),
+    "low priority": asking(priority=(INTEGER, 3)),
+    "the model's priority": asking(priority=(COUNT, 0)),
+    "timeout and priority": asking(priority=(COUNT, 2), timeout=(INTEGER, 60_000_000)),
 }
 
 ODD = {
@@ -225,16 +248,40 @@ ODD = {
     "strings that lie": serialized(request("shout", ("text", "BYTES", [1], b"\x09\0\0\0a"))),
     "a row that fails": serialized(infer_request("fussy", -1, 2, 3, 4, id="request-7")),
     "a row that fails, no id": serialized(infer_request("fussy", -1, 2, 3, 4)),
+    **{
+        f"{key} of {kind} {value}": serialized(asking(**{key: (kind, value)}))
+        for key in ("timeout", "priority")
+        for kind, value in (
+            (INTEGER, -1),
+            (INTEGER, -(2**63)),
+            ("double_param", 1.0),
+            ("double_param", 1e300),
+            ("double_param", float("nan")),
+            ("string_param", "1"),
+            ("bool_param", True),
+            ("", None),
+        )
+    },
+    **{
+        f"priority of {value}": serialized(asking(priority=(COUNT, value)))
+        for value in (4, 255, 256, 257, 2**32 + 1, 2**63, 2**64 - 1)
+    },
+    "timeout beyond 62 bits": serialized(asking(timeout=(COUNT, 2**62))),
+    "timeout beyond all time": serialized(asking(timeout=(COUNT, 2**64 - 1))),
+    "timeout twice": serialized(
+        asking(timeout=(INTEGER, 5)),
+        message("inference.ModelInferRequest")(
+            parameters=asking(timeout=(INTEGER, 60_000_000)).parameters
+        ),
+    ),
 }
 
 
 def with_parameters() -> Iterator[bytes]:
     """Requests that ask for more than a run, or that bring their tensors in another form."""
     plain = PLAIN["with id"]
-    for name, value in (("timeout", 60_000_000), ("timeout", -1), ("priority", 1), ("x", 1)):
-        built = message("inference.ModelInferRequest").FromString(serialized(plain))
-        built.parameters[name].int64_param = value
-        yield serialized(built)
+    yield serialized(asking(plain, x=(INTEGER, 1)))
+    yield serialized(asking(plain, timeout=(INTEGER, 60_000_000), x=(INTEGER, 1)))
     final = message("inference.ModelInferRequest").FromString(serialized(plain))
     final.parameters["triton_enable_empty_final_response"].bool_param = True
     yield serialized(final)
@@ -284,6 +331,44 @@ async def test_a_deadline_that_passes_ends_the_request(both: Both) -> None:
     assert both.lane.seen == {"queued": 1}
     await both.agreed(data, 0.0)
     assert both.service.stats("patient")[0].stats.queued == 0
+
+
+@pytest.mark.parametrize(
+    ("timeout_us", "left_s"), [(20_000, 60.0), (60_000_000, 0.02), (20_000, None)]
+)
+async def test_the_nearer_of_timeout_and_deadline_ends_the_request(
+    both: Both, timeout_us: int, left_s: float | None
+) -> None:
+    waits = infer_request("patient", 1, 2, 3, 4)
+    data = serialized(asking(waits, timeout=(INTEGER, timeout_us)))
+    ((code, *_),) = await asyncio.wait_for(both.agreed(data, left_s), 30)  # type: ignore[misc]
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert both.lane.seen == {"queued": 1}
+    assert both.service.stats("patient")[0].stats.queued == 0
+
+
+async def test_a_request_of_a_model_with_a_timeout_of_its_own_takes_the_express_lane(
+    model_repository: Path,
+) -> None:
+    config = ServerConfig(settings=("patient:queue.timeout_ms=20",))
+    registry = Registry(
+        Repository((str(model_repository),), configure=config.configure), open_model=open_model
+    )
+    assert not any(registry.load_all(["patient"]).result().values())
+    service = Service(registry)
+    lane = Watched(service)
+    both = Both(service, lane, Lane(service, lane), Lane(service, None))
+    data = serialized(infer_request("patient", 1, 2, 3, 4))
+    ((code, *_),) = await asyncio.wait_for(both.agreed(data), 30)  # type: ignore[misc]
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert lane.seen == {"queued": 1}
+    registry.close(10)
+
+
+@pytest.mark.parametrize("left_s", [-1.0, -1e300, 1e10, 1e300])
+async def test_a_deadline_of_any_size_is_one(both: Both, left_s: float) -> None:
+    first = (await both.agreed(serialized(PLAIN["one row"]), left_s))[0]
+    assert isinstance(first, bytes) == (left_s > 0)
 
 
 async def test_a_call_that_is_cancelled_takes_its_request_out_of_the_queue(both: Both) -> None:

@@ -76,10 +76,17 @@ def test_a_bad_request_is_answered_and_the_stream_goes_on(server: Server) -> Non
         talk.hang_up()
         answers = list(talk.answers)
     assert [one.infer_response.id for one in answers] == ["a", "b", "c", "d"]
-    for answer, said in zip(answers, ('"nope"', "[1, 2]", "sad"), strict=False):
+    expected = (
+        ('"nope"', "NOT_FOUND"),
+        ("[1, 2]", "INVALID_ARGUMENT"),
+        ("sad", "INTERNAL"),
+    )
+    for answer, (said, code) in zip(answers, expected, strict=False):
         assert said in answer.error_message
+        assert answer.infer_response.parameters["error_code"].string_param == code
         assert not answer.infer_response.outputs
     assert answers[3].error_message == ""
+    assert not answers[3].infer_response.parameters
 
 
 def test_a_request_that_is_no_message_does_not_end_the_stream(server: Server) -> None:

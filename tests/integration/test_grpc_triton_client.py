@@ -161,3 +161,60 @@ async def test_the_asyncio_client_works_too(server: Server) -> None:
         answers = [answer async for answer in client.stream_infer(requests())]
     assert [error is None for _, error in answers] == [True, False, True]
     assert answers[2][0].get_response().id == "2"
+
+
+@pytest.mark.parametrize("priority", [0, 1, 2, 3])
+def test_priority_and_timeout_are_taken_as_tritons_client_sends_them(
+    client: Any, priority: int
+) -> None:
+    done: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    options = {"priority": priority, "timeout": 60_000_000}
+    answer = client.infer("affine", [row()], **options)
+    np.testing.assert_array_equal(answer.as_numpy("y"), 2 * ROW + 1)
+    client.start_stream(lambda result, error: done.put((result, error)))
+    client.async_stream_infer("affine", [row()], **options)
+    result, error = done.get(timeout=PATIENCE_S)
+    client.stop_stream()
+    assert error is None
+    np.testing.assert_array_equal(result.as_numpy("y"), 2 * ROW + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"priority": 4}, "priority is 4, expected 1 (high), 2 (normal), 3 (low)"),
+        ({"priority": 2**64 - 1}, "priority is a number of 64 bits, expected"),
+        ({"timeout": -1}, "timeout is -1, expected microseconds"),
+    ],
+)
+def test_a_priority_or_timeout_that_is_none_is_an_invalid_argument(
+    client: Any, options: dict[str, int], said: str
+) -> None:
+    with pytest.raises(triton.InferenceServerException) as caught:
+        client.infer("affine", [row()], **options)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 50_000},
+        {"timeout": 50_000, "client_timeout": PATIENCE_S},
+        {"timeout": 60_000_000, "client_timeout": 0.05},
+        {"client_timeout": 0.05},
+    ],
+)
+def test_the_nearer_of_timeout_and_client_timeout_ends_a_request(
+    client: Any, server: Server, options: dict[str, Any]
+) -> None:
+    with pytest.raises(triton.InferenceServerException) as caught:
+        client.infer("patient", [row()], **options)
+    assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+    eventually(lambda: waiting(server) == 0, "nobody waits")
+
+
+@pytest.mark.parametrize("client_timeout", [1e7, 1e9])
+def test_a_deadline_of_ages_is_one(client: Any, client_timeout: float) -> None:
+    answer = client.infer("affine", [row()], client_timeout=client_timeout)
+    np.testing.assert_array_equal(answer.as_numpy("y"), 2 * ROW + 1)

@@ -424,3 +424,43 @@ def test_a_page_of_a_listed_origin_needs_the_token_all_the_same(
         assert reply.status == 200
         assert reply.headers["access-control-allow-origin"] == page["Origin"]
         assert server.stop() == 0
+
+
+def _ask(server: Server, model: str, **options: Any) -> Any:
+    tensor = triton.InferInput("x", [1, 4], "FP32")
+    tensor.set_data_from_numpy(ROW)
+    with triton.InferenceServerClient(server.url.removeprefix("http://")) as client:
+        return client.infer(model, [tensor], **options).as_numpy("y")
+
+
+@pytest.mark.parametrize("priority", [0, 1, 2, 3])
+@pytest.mark.parametrize("timeout", [None, 0, 60_000_000, 2**63 - 1, 2**64])
+def test_priority_and_timeout_are_taken_as_tritons_client_sends_them(
+    server: Server, priority: int, timeout: int | None
+) -> None:
+    answer = _ask(server, "affine", priority=priority, timeout=timeout)
+    np.testing.assert_array_equal(answer, 2 * ROW + 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"priority": 4}, "priority is 4, expected 1 (high), 2 (normal), 3 (low)"),
+        ({"priority": "high"}, 'priority is "high", expected 1 (high)'),
+        ({"timeout": -1}, "timeout is -1, expected microseconds"),
+        ({"timeout": 0.5}, "timeout is 0.5, expected microseconds"),
+    ],
+)
+def test_a_priority_or_timeout_that_is_none_is_400(
+    server: Server, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        _ask(server, "affine", **options)
+    assert caught.value.status() == "400"
+    assert said in str(caught.value)
+
+
+def test_a_timeout_that_passes_is_504(server: Server) -> None:
+    with pytest.raises(InferenceServerException) as caught:
+        _ask(server, "patient", timeout=50_000)
+    assert caught.value.status() == "504"

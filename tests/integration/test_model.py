@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -461,17 +461,84 @@ def test_control_c_ends_a_waiting_call(export: Export) -> None:
 @pytest.mark.parametrize(
     ("cpus", "count", "threads", "planned"),
     [
-        (2, None, None, (2, 1)),
-        (8, None, None, (8, 1)),
-        (1, None, None, (1, 1)),
-        (8, 2, None, (2, 4)),
-        (8, None, 3, (2, 3)),
-        (2, None, 4, (1, 4)),
-        (2, 3, None, (3, 1)),
-        (2, 4, 4, (4, 4)),
+        (2, None, None, (2, 1, True)),
+        (8, None, None, (8, 1, True)),
+        (1, None, None, (1, 1, True)),
+        (8, 2, None, (2, 4, False)),
+        (8, None, 3, (2, 3, False)),
+        (2, None, 4, (1, 4, False)),
+        (2, 3, None, (3, 1, False)),
+        (2, 4, 4, (4, 4, False)),
     ],
 )
 def test_threads_stay_within_the_cpus_unless_asked(
-    cpus: int, count: int | None, threads: int | None, planned: tuple[int, int]
+    cpus: int, count: int | None, threads: int | None, planned: tuple[int, int, bool]
 ) -> None:
     assert plan_instances(cpus, count, threads) == planned
+
+
+@pytest.mark.parametrize("priority", [None, 0, 1, 2, 3])
+async def test_a_call_may_have_a_priority(export: Export, priority: int | None) -> None:
+    with pyserve.load(export(Fussy(), torch.ones(1, 4)), default_priority=3) as model:
+        assert model(torch.ones(1, 4), priority=priority).shape == (1, 4)
+        assert (await model.infer(torch.ones(1, 4), priority=priority)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("priority", [4, -1, 1.0, "high", True])
+async def test_a_priority_that_is_none_is_refused(export: Export, priority: Any) -> None:
+    with pyserve.load(export(Fussy(), torch.ones(1, 4))) as model:
+        with pytest.raises(errors.InvalidInput, match=r"expected 1 \(high\), 2"):
+            model(torch.ones(1, 4), priority=priority)
+        with pytest.raises(errors.InvalidInput, match=r"expected 1 \(high\), 2"):
+            await model.infer(torch.ones(1, 4), priority=priority)
+
+
+class Ranked(torch.nn.Module):
+    def forward(self, x: torch.Tensor, priority: torch.Tensor) -> torch.Tensor:
+        return x * priority
+
+
+async def test_an_input_may_be_called_priority(tmp_path: Path) -> None:
+    path = tmp_path / "ranked.pt"
+    inputs = {"x": torch.ones(1, 2), "priority": torch.ones(1, 2)}
+    pyserve.export(Ranked(), path, inputs=inputs, output_names=["y"])
+    with pyserve.load(path) as model:
+        seven = torch.full((1, 2), 7.0)
+        assert model(x=torch.ones(1, 2), priority=seven).tolist() == [[7, 7]]
+        assert (await model.infer(torch.ones(1, 2), priority=seven)).tolist() == [[7, 7]]
+        assert model(torch.ones(1, 2), seven).tolist() == [[7, 7]]
+
+
+@pytest.mark.parametrize("timeout", [1e7, 1e10, 1e300, float("inf")])
+async def test_a_timeout_of_ages_is_one(export: Export, timeout: float) -> None:
+    with pyserve.load(export(Fussy(), torch.ones(1, 4))) as model:
+        assert model(torch.ones(1, 4), timeout=timeout).shape == (1, 4)
+        assert (await model.infer(torch.ones(1, 4), timeout=timeout)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, -1e300, float("-inf")])
+async def test_a_timeout_in_the_past_is_over(export: Export, timeout: float) -> None:
+    with pyserve.load(export(Fussy(), torch.ones(1, 4))) as model:
+        with pytest.raises(errors.DeadlineExceeded):
+            model(torch.ones(1, 4), timeout=timeout)
+        with pytest.raises(errors.DeadlineExceeded):
+            await model.infer(torch.ones(1, 4), timeout=timeout)
+        assert model.stats().inference_count == 0
+
+
+async def test_the_models_own_timeout_is_that_of_requests_without_one(export: Export) -> None:
+    path = export(Fussy(), torch.ones(1, 4))
+    with pyserve.load(
+        path, max_batch_size=2, max_queue_delay_us=60_000_000, timeout_ms=10
+    ) as model:
+        tensor = InputTensor("x", "FP32", (1, 4), bytes(16))
+        with pytest.raises(errors.DeadlineExceeded):
+            model(torch.ones(1, 4))
+        with pytest.raises(errors.DeadlineExceeded):
+            await model.infer(torch.ones(1, 4))
+        with pytest.raises(errors.DeadlineExceeded):
+            await model.infer_tensors([tensor])
+        # What a request says for itself counts instead.
+        both = [model.infer(torch.ones(1, 4), timeout=60) for _ in range(2)]
+        await asyncio.gather(*both)
+        assert model.stats().inference_count == 2

@@ -10,6 +10,7 @@
 //
 // Exits 0 if all agreed, 1 if not (the first disagreements are printed), 2 on bad usage.
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <poll.h>
 
@@ -78,7 +79,7 @@ bool is_all(const Value& value, std::int64_t rows, std::int64_t width, float exp
 // y = x + 1, by hand: what it reads and writes is seen by a sanitizer.
 class Increment final : public Executable {
  public:
-  // A run takes at least `run_time`: long ones are worth regrouping for.
+  // A run takes at least `run_time`, less on more threads: long ones are worth regrouping for.
   explicit Increment(Nanos run_time) : run_time_(run_time) {}
 
   const std::vector<TensorSpec>& arguments() const override { return arguments_; }
@@ -87,7 +88,7 @@ class Increment final : public Executable {
 
   RunResult run(const Values& inputs) const override {
     if (run_time_ > 0) {
-      std::this_thread::sleep_for(std::chrono::nanoseconds(run_time_));
+      std::this_thread::sleep_for(std::chrono::nanoseconds(run_time_ / at::get_num_threads()));
     }
     const at::Tensor& x = inputs.front().tensor;
     const auto* const in = x.const_data_ptr<float>();
@@ -200,6 +201,7 @@ LoadOptions Round::options(Random& random) {
                                                                 20'000, 1'000'000}[random() % 5];
   options.queue_capacity = std::array{4, 32, 256}[random() % 3];
   options.instances = static_cast<int>(1 + random() % 3);
+  options.elastic = random() % 2 == 0;
   options.idle_spin = std::array{0, 5'000, 50'000}[random() % 3];
   options.warmup = random() % 2 == 0;
   options.examples = {{rows_of(1, 2, 7)}};
@@ -225,6 +227,7 @@ RequestPtr Round::make_request(Random& random) {
   if (random() % 4 == 0) {
     request->deadline = steady_clock().now() + static_cast<Nanos>(random() % 500'000);
   }
+  request->priority = static_cast<Priority>(kHighPriority + random() % kPriorities);
   if (random() % 2 == 0) {
     request->queue = queue_;
   }

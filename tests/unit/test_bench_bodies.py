@@ -93,3 +93,23 @@ def test_made_up_inputs_have_the_bytes_of_their_shape(dtype: str) -> None:
 
 def test_path_escapes_names() -> None:
     assert bodies.infer_path("a b", "2") == "/v2/models/a%20b/versions/2/infer"
+
+
+@pytest.mark.parametrize("kind", ["binary", "json"])
+def test_parameters_are_added_and_the_rest_stays(kind: bodies.BodyKind) -> None:
+    plain = bodies.encode("/v2/models/m/infer", [X], kind)
+    request = bodies.with_parameters(plain, timeout=50_000, priority=1)
+    if kind == "binary":
+        length = int(request.headers["Inference-Header-Content-Length"])
+        decoded = oip_binary.decode_request(request.body, length, model="m", version=None)
+        assert decoded.binary_default
+    else:
+        decoded = oip_json.decode_request(request.body, model="m", version=None)
+    assert [(*one[:3], bytes(one.data)) for one in decoded.inputs] == [X]
+    assert (decoded.timeout_us, decoded.priority) == (50_000, 1)
+    assert decoded.deadline_ns > 0
+
+
+def test_raw_body_has_no_place_for_parameters() -> None:
+    with pytest.raises(ConfigError, match="no parameters"):
+        bodies.with_parameters(bodies.encode("/p", [X], "raw"), timeout=1)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from pyserve.bench.alarm import Alarm
 from pyserve.bench.client import DISCONNECTED, UNREADABLE, Client
-from pyserve.bench.generator import ClosedLoop, Job, OpenLoop, perform
+from pyserve.bench.generator import ClosedLoop, Job, OpenLoop, perform, server_us
 
 REQUEST = b"POST /x HTTP/1.1\r\nHost: here\r\nContent-Length: 0\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -202,3 +202,27 @@ async def test_alarm_rings_once_for_an_instant_and_not_before_it() -> None:
         assert rung.empty()
     finally:
         alarm.close()
+
+
+def test_time_in_the_server_is_the_sum_of_its_parts() -> None:
+    timing = b"parse;dur=0.500, queue;dur=20.000, batch;desc=8, compute;dur=30.250"
+    head = b"HTTP/1.1 200 OK\r\nServer-Timing: " + timing + b"\r\nContent-Length: 2"
+    assert server_us(head) == 50_750
+    assert server_us(b"HTTP/1.1 200 OK\r\nContent-Length: 2") == 0
+
+
+async def test_open_loop_tells_answers_apart_by_the_deadline() -> None:
+    def took(milliseconds: int) -> bytes:
+        timing = b"Server-Timing: queue;dur=1.000, compute;dur=%d.000\r\n" % milliseconds
+        return b"HTTP/1.1 200 OK\r\n" + timing + b"Content-Length: 2\r\n\r\nok"
+
+    async def answer(number: int) -> bytes:
+        return {1: took(20), 2: took(90_000), 3: BUSY}.get(number, took(1))
+
+    async with serving(answer) as port:
+        # Nothing takes a minute: to the client all answers are in time.
+        job_ = job(port, rate=200.0, seconds=0.5, max_requests=10, deadline_us=60_000_000)
+        run = await perform(job_)
+    assert run.details["late_by_server"] == 1
+    assert run.details["goodput_within_deadline_per_s"] == run.requests / 0.5
+    assert run.failures == {"status 429": 1}

@@ -74,6 +74,12 @@ def test_wishes_stand_in_the_header() -> None:
     assert "timeout" not in header()["parameters"]
 
 
+@pytest.mark.parametrize("priority", [-1, 4, 1.0, "1", True])
+def test_a_priority_that_is_none_is_not_even_sent(priority: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"priority is .*, expected 1 \(high\)"):
+        call(priority=priority)
+
+
 def test_names_never_leave_their_segment_of_the_path() -> None:
     request = direct_request(Wish("a/b ?é", [A], version="../1"))
     assert request is not None

@@ -173,10 +173,17 @@ def test_a_timeout_that_passes_between_two_questions_is_the_end(ask: Ask) -> Non
         ask(script, "infer", "m", [1.0], timeout=1.0)
 
 
-def test_the_clients_own_timeout_is_kept_and_not_told(ask: Ask) -> None:
+def test_the_clients_own_timeout_is_told_to_the_server(ask: Ask) -> None:
     script = Script(OK)
     ask(script, "infer", "m", X, client={"timeout": 7.0})
     assert script.timeouts == [7.0]
+    assert b'"timeout":7000000' in script.calls[0].body
+
+
+def test_a_timeout_that_nobody_has_chosen_is_kept_and_not_told(ask: Ask) -> None:
+    script = Script(OK)
+    ask(script, "infer", "m", X)
+    assert script.timeouts == [60.0]
     assert b"timeout" not in script.calls[0].body
 
 

@@ -57,6 +57,9 @@ def test_an_empty_file_means_all_defaults() -> None:
     assert load_model_config("# only a comment\n") == ModelConfig()
 
 
+QUEUE = "a mapping with capacity, timeout_ms, default_priority"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -67,7 +70,7 @@ def test_an_empty_file_means_all_defaults() -> None:
         ),
         (
             "queue: {zzz: 3}",
-            'unknown key "queue.zzz"; known keys: capacity, timeout_ms',
+            'unknown key "queue.zzz"; known keys: capacity, timeout_ms, default_priority',
         ),
         (
             "batching: {max_batch_size: -3}",
@@ -79,8 +82,11 @@ def test_an_empty_file_means_all_defaults() -> None:
         ),
         ("instances: {count: 1.0}", "instances.count: expected a whole number"),
         ("instances: {count: true}", "or null, got true"),
-        ("queue: 3", "queue: expected a mapping with capacity, timeout_ms, got 3"),
-        ("queue:", "queue: expected a mapping with capacity, timeout_ms, got nothing (null)"),
+        ("queue: 3", f"queue: expected {QUEUE}, got 3"),
+        ("queue:", f"queue: expected {QUEUE}, got nothing (null)"),
+        ("queue: {default_priority: 0}", "a whole number from 1 to 3, got 0"),
+        ("queue: {default_priority: 4}", "a whole number from 1 to 3, got 4"),
+        ("queue: {default_priority: high}", 'a whole number from 1 to 3, got "high"'),
         ("warmup: 1", "warmup: expected true or false, got 1"),
         ("device: gpu", 'device: expected auto, cpu or cuda:N (such as cuda:0), got "gpu"'),
         ("platform: torchscrip", 'got "torchscrip", did you mean "torchscript"?'),

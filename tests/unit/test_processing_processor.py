@@ -3,12 +3,14 @@
 import asyncio
 import sys
 import threading
+import time
 from typing import NamedTuple
 
 import pytest
 from processing_model import array_of, encoded, files, picture, processor, takes
 
-from pyserve.errors import ConfigError, InvalidInput, QueueFull
+from pyserve._native import core
+from pyserve.errors import ConfigError, DeadlineExceeded, InvalidInput, QueueFull
 from pyserve.messages import InputTensor, OutputTensor
 from pyserve.processing.processor import Processor
 from pyserve.signature import TensorSpec
@@ -79,6 +81,51 @@ async def test_what_nobody_waits_for_any_more_is_not_begun(held: Held) -> None:
     await made.prepare([])
     # Those that threads had already taken cannot be stopped.
     assert len(held.threads) < 100
+
+
+async def test_what_waits_for_a_thread_at_its_deadline_is_never_begun(held: Held) -> None:
+    made = Processor(MODEL, held, held, capacity=1000)
+    busy = [asyncio.ensure_future(made.prepare([])) for _ in range(core().available_cpus())]
+    await asyncio.sleep(0)
+    deadline_ns = time.monotonic_ns() + 20_000_000
+    late = await asyncio.gather(
+        *(made.prepare([], deadline_ns) for _ in range(20)),
+        made.finish([], None, deadline_ns),
+        return_exceptions=True,
+    )
+    assert time.monotonic_ns() >= deadline_ns
+    assert all(isinstance(one, DeadlineExceeded) for one in late)
+    assert not held.gate.is_set() and held.threads == []
+    held.gate.set()
+    await asyncio.gather(*busy)
+    await made.prepare([])
+    assert len(held.threads) == len(busy) + 1
+
+
+async def test_a_deadline_that_has_passed_begins_nothing(held: Held) -> None:
+    held.gate.set()
+    made = Processor(MODEL, held, None, capacity=1)
+    with pytest.raises(DeadlineExceeded, match="before the request was answered"):
+        await made.prepare([], 1)
+    assert held.threads == []
+
+
+async def test_a_deadline_ends_the_wait_for_what_has_begun(held: Held) -> None:
+    made = Processor(MODEL, held, None, capacity=1)
+    with pytest.raises(DeadlineExceeded):
+        await made.prepare([], time.monotonic_ns() + 20_000_000)
+    held.gate.set()
+    await made.prepare([], time.monotonic_ns() + 20_000_000_000)
+
+
+async def test_a_stages_own_timeout_is_no_deadline() -> None:
+    class Slow(Held):
+        def prepare(self, inputs: object) -> list[InputTensor]:
+            raise TimeoutError("no answer from elsewhere")
+
+    made = Processor(MODEL, Slow(MODEL.inputs, (), [], threading.Event()), None, capacity=1)
+    with pytest.raises(TimeoutError, match="elsewhere"):
+        await made.prepare([], time.monotonic_ns() + 20_000_000_000)
 
 
 async def test_one_string_may_stand_for_one_row_in_any_usual_shape() -> None:

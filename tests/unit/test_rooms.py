@@ -18,9 +18,9 @@ CPP_FLOORS: list[set[str]] = [
 
 PYTHON_FLOORS: list[set[str]] = [
     {"errors", "protos"},
-    {"messages", "signature", "strict_yaml", "futures", "_C"},
+    {"messages", "signature", "strict_yaml", "futures", "deadlines", "_C"},
     {"typed", "metrics", "process_config"},
-    {"config", "log"},
+    {"config", "log", "scheduling"},
     {"_native", "plan", "beside", "triton_model"},
     {"class_labels"},
     {"wire", "completions", "triton_config"},

@@ -93,11 +93,12 @@ def request(**changes: Any) -> InferRequest:
 
 async def test_a_request_runs_under_a_lease(service: Service, registry: FakeRegistry) -> None:
     outputs = [RequestedOutput("y", False)]
-    response = await service.infer(request(id="7", deadline_ns=9, outputs=outputs))
+    response = await service.infer(request(id="7", deadline_ns=9, priority=1, outputs=outputs))
     assert (response.model, response.version, response.id) == ("m", "3", "7")
     assert response.outputs == [OUTPUT]
     assert response.timing == TIMING
-    assert registry.model.asked == {"inputs": [INPUT], "deadline_ns": 9, "outputs": ["y"]}
+    asked = {"inputs": [INPUT], "deadline_ns": 9, "priority": 1, "outputs": ["y"]}
+    assert registry.model.asked == asked
     assert registry.model.leases == 0
 
 

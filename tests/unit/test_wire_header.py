@@ -77,16 +77,22 @@ def test_no_timeout_is_too_long_for_the_clock() -> None:
         {"outputs": [{"name": 1}]},
         {"outputs": [{"name": "y", "parameters": {"binary_data": 1}}]},
         {"parameters": []},
-        {"parameters": {"timeout": -1}},
-        {"parameters": {"timeout": 1.5}},
-        {"parameters": {"timeout": True}},
-        {"parameters": {"timeout": "1000"}},
-        {"parameters": {"priority": -1}},
         {"parameters": {"binary_data_output": "yes"}},
     ],
 )
 def test_fields_of_the_wrong_type_are_refused(fields: dict[str, Any]) -> None:
     assert "not as expected" in refused(json.dumps({"inputs": [numbers()], **fields}).encode())
+
+
+@pytest.mark.parametrize("key", ["timeout", "priority"])
+@pytest.mark.parametrize("value", [-1, 1.5, 1e300, True, "1000", [1], {}])
+def test_a_timeout_or_priority_of_the_wrong_kind_is_refused(key: str, value: object) -> None:
+    assert refused(body(numbers(), parameters={key: value})).startswith(f"{key} is ")
+
+
+def test_a_priority_beyond_the_lowest_is_refused() -> None:
+    said = refused(body(numbers(), parameters={"priority": 4}))
+    assert said == "priority is 4, expected 1 (high), 2 (normal), 3 (low) or 0 (the model's)"
 
 
 @pytest.mark.parametrize("key", ["name", "datatype", "shape", "data"])

@@ -340,7 +340,31 @@ def test_a_timeout_beyond_all_time_is_no_overflow() -> None:
 def test_a_timeout_that_is_no_count_is_refused(set_value: Any) -> None:
     request = build()
     set_value(request.parameters["timeout"])
-    assert "timeout is not what was expected, an integer of 0 or more" in refused(request)
+    assert "expected microseconds: a whole number, 0 for none" in refused(request)
+
+
+@pytest.mark.parametrize(
+    "set_value",
+    [
+        lambda one: setattr(one, "int64_param", -1),
+        lambda one: setattr(one, "uint64_param", 4),
+        lambda one: setattr(one, "uint64_param", 2**64 - 1),
+        lambda one: setattr(one, "string_param", "1"),
+        lambda one: setattr(one, "bool_param", True),
+        lambda one: setattr(one, "double_param", 1.0),
+    ],
+)
+def test_a_priority_that_is_none_is_refused(set_value: Any) -> None:
+    request = build()
+    set_value(request.parameters["priority"])
+    assert "expected 1 (high), 2 (normal), 3 (low) or 0 (the model's)" in refused(request)
+
+
+@pytest.mark.parametrize("key", ["timeout", "priority"])
+def test_a_parameter_without_a_value_is_taken_for_absent(key: str) -> None:
+    request = build()
+    request.parameters[key].SetInParent()
+    assert (decode(request).timeout_us, decode(request).priority) == (0, 0)
 
 
 def test_shared_memory_stands_in_for_the_data() -> None:
@@ -429,9 +453,11 @@ def test_a_stream_carries_answers_and_errors() -> None:
     assert carried.error_message == ""
     assert carried.infer_response == Response.FromString(answer)
     assert carried.infer_response.parameters["triton_final_response"].bool_param
-    failed = StreamResponse.FromString(encode_stream_error("what was wrong", "7"))
+    failed = StreamResponse.FromString(encode_stream_error("what was wrong", "7", "NOT_FOUND"))
     assert failed.error_message == "what was wrong"
-    assert failed.infer_response == Response(id="7")
+    assert failed.infer_response.id == "7"
+    assert failed.infer_response.parameters["error_code"].string_param == "NOT_FOUND"
+    assert not failed.infer_response.outputs
 
 
 def test_the_final_answer_is_marked_for_who_asks() -> None:
