@@ -57,6 +57,7 @@ class Loader:
         self.states: dict[str, ModelState] = {}
         self.routes: dict[str, Routes] = {}
         self.closing = False
+        self.watchers: list[Callable[[], None]] = []  # of `routes`
         self._repository = repository
         self._open_model = open_model
         self._drain_timeout_s = drain_timeout_s
@@ -143,6 +144,7 @@ class Loader:
             self.closing = True
             # First, so that whoever meets a retired version finds no way back to it.
             self.routes.clear()
+            self._tell()
             for state in self.states.values():
                 live, state.live = state.live, {}
                 self._retire(state, live.values(), deadline)
@@ -274,6 +276,11 @@ class Loader:
             self.routes[state.name] = routes
         else:
             self.routes.pop(state.name, None)
+        self._tell()
+
+    def _tell(self) -> None:
+        for changed in self.watchers:
+            changed()
 
     def _retire(
         self, state: ModelState, leaving: Iterable[LiveVersion], deadline: float | None = None

@@ -158,20 +158,13 @@ class Model:
             return request
         return await settled(request, future)
 
-    def submit_http(
-        self, lane: "_C.HttpLane", head: "_C.RequestHead", body: "_C.RequestBody | None", token: Any
-    ) -> "bytes | _C.Request | None":
-        """Submit a request as it came over HTTP; on the event loop.
+    @property
+    def express_version(self) -> "_C.ModelVersion | None":
+        """The core's version, for a lane that hands it requests itself.
 
-        The answer's bytes if it is answered at once; a request whose answer, bytes or a failure,
-        goes to `token` like to a future, and whose deadline is the caller's to watch; or None, if
-        the plain lane must see to it.
+        None where there is more to a request: pictures need a thread.
         """
-        if self.processor is not None:
-            return None  # pictures need a thread
-        reader = self._reader_here()
-        here = reader.lone_arrival()
-        return lane.submit(self._version, reader.queue, head, body, token, here)
+        return None if self.processor is not None else self._version
 
     def submit_grpc(
         self, lane: "_C.GrpcLane", message: bytes, deadline_ns: int, token: Any

@@ -92,6 +92,10 @@ class Registry:
         except KeyError:
             raise self._refusal(name, version) from None
 
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed` behind every change of what serves, on the thread that makes it."""
+        self._loader.watchers.append(changed)
+
     def names(self) -> list[str]:
         """Return the names of the models that serve now."""
         return sorted(self._routes)

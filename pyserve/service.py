@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from pyserve.errors import ModelFailed, PyserveError, Unavailable
@@ -30,6 +30,7 @@ class Service:
         self.shared_memory = shared_memory  # None: it is off
         self.draining = False  # nothing new is admitted any more
         self._why_draining = ""
+        self._watchers: list[Callable[[], None]] = []
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """Run `request` on the version it names; all that it may raise is in `pyserve.errors`."""
@@ -52,6 +53,14 @@ class Service:
     def lease(self, name: str, version: str | None) -> LiveVersion:
         """Take a lease on the version that a request names, for who runs the request itself."""
         return self._registry.lease(name, version)
+
+    def watch(self, *, routes: Callable[[], None], draining: Callable[[], None]) -> None:
+        """Call `routes`, from any thread, when other versions serve; `draining` when that begins.
+
+        For who keeps what `look` said: a version that it led to may go on or drain, as it is.
+        """
+        self._registry.watch(routes)
+        self._watchers.append(draining)
 
     def look(self, name: str, version: str | None = None) -> Model:
         """Return a live version (a number, a label, None for the highest), to read what it says."""
@@ -109,6 +118,8 @@ class Service:
         """From now on nothing new is admitted, nor is the service ready; the first `why` holds."""
         self.draining = True
         self._why_draining = self._why_draining or why
+        for tell in self._watchers:
+            tell()
 
     def refuse_while_draining(self) -> None:
         """Raise `Unavailable` for a request that came too late to be run."""

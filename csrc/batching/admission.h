@@ -60,6 +60,20 @@ class Admission {
     return {};
   }
 
+  // Counts `count` requests that their submitter runs himself as in flight until leave(); false,
+  // and nothing is counted, once the version drains.
+  bool enter(std::int64_t count) noexcept {
+    if (!accepting()) {
+      return false;
+    }
+    in_flight_.fetch_add(count, std::memory_order_seq_cst);
+    if (!accepting_.load(std::memory_order_seq_cst)) {
+      leave(count);
+      return false;
+    }
+    return true;
+  }
+
   // The request no longer waits: its batch was formed, or it was cancelled or expired.
   void dequeue(Request& request) noexcept {
     if (request.queued.exchange(false, std::memory_order_relaxed)) {

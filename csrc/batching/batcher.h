@@ -78,6 +78,9 @@ class Batcher {
   // Admits a request that its submitter runs itself, now: it counts as in flight until leave().
   Status admit(Request& request);
   void leave() noexcept { admission_.leave(1); }
+  // The same for a batch of them, which may have no deadlines.
+  bool enter(std::int64_t count) noexcept { return admission_.enter(count); }
+  void leave(std::int64_t count) noexcept { admission_.leave(count); }
 
   // True: this call won the claim, and the outcome is settled for the submitter.  The request
   // itself still comes back by delivery, when an instance meets it.

@@ -271,6 +271,7 @@ void ModelVersion::start(const LoadOptions& options, int instances) {
     batcher_->learn(time, /*elastic=*/false);
   }
   batcher_->learn({.rows = 1, .shortest = lone_row_time_}, /*elastic=*/true);
+  times_ = std::move(times);
   // A queue delay asks for company, which a request that runs at once cannot have.
   if (row_time_ < kInstantRow && options.max_queue_delay.value_or(0) == 0 && options.warmup &&
       parse_device(options.device).is_cpu()) {
@@ -296,6 +297,21 @@ std::int64_t ModelVersion::row_limit() const noexcept {
   return rows < batcher_->max_rows() ? rows : 0;
 }
 
+template <class Run>
+void ModelVersion::run_as_caller(bool rehearsal, Nanos since, Run&& run) {
+  const c10::InferenceMode inference;
+  const IntraopThreads threads(context_->threads);
+  std::optional<Runner> forgotten;
+  run(rehearsal ? forgotten.emplace(*context_) : *caller_);
+  slow_here_ = clock_.now() - since < kTooLongHere ? 0 : slow_here_ + 1;
+}
+
+void ModelVersion::release_caller() noexcept {
+  if (slow_here_ < kTooOftenHere) {
+    caller_busy_.store(false, std::memory_order_release);
+  }
+}
+
 bool ModelVersion::run_here(const RequestPtr& request, bool rehearsal) {
   if (caller_ == nullptr || request->rows != 1 || in_flight() != 0 ||
       caller_busy_.exchange(true, std::memory_order_acquire)) {
@@ -305,18 +321,40 @@ bool ModelVersion::run_here(const RequestPtr& request, bool rehearsal) {
     count_refused(status.code);
     request->status = std::move(status);
   } else {
-    const c10::InferenceMode inference;
-    const IntraopThreads threads(context_->threads);
-    std::optional<Runner> forgotten;
-    Runner& runner = rehearsal ? forgotten.emplace(*context_) : *caller_;
-    runner.run(std::span(&request, 1), request->rows, request->arrival);
-    slow_here_ = clock_.now() - request->arrival < kTooLongHere ? 0 : slow_here_ + 1;
+    run_as_caller(rehearsal, request->arrival, [&](Runner& runner) {
+      runner.run(std::span(&request, 1), request->rows, request->arrival);
+    });
     batcher_->leave();
   }
-  if (slow_here_ < kTooOftenHere) {
-    caller_busy_.store(false, std::memory_order_release);
-  }
+  release_caller();
   return true;
+}
+
+Nanos ModelVersion::time_here(std::int64_t rows) const noexcept {
+  if (caller_ == nullptr) {
+    return kNever;
+  }
+  const auto found =
+      std::ranges::find_if(times_, [&](const RunTime& tried) { return tried.rows >= rows; });
+  return found == times_.end() ? kNever : found->shortest;
+}
+
+std::optional<Status> ModelVersion::run_gathered(const Values& inputs,
+                                                 std::span<const GatheredRequest> requests,
+                                                 Gathered& gathered, bool rehearsal) {
+  const auto count = static_cast<std::int64_t>(requests.size());
+  if (caller_ == nullptr || caller_busy_.exchange(true, std::memory_order_acquire)) {
+    return std::nullopt;
+  }
+  std::optional<Status> status;
+  if (batcher_->enter(count)) {
+    run_as_caller(rehearsal, gathered.formed, [&](Runner& runner) {
+      status = runner.run_gathered(inputs, requests, gathered);
+    });
+    batcher_->leave(count);
+  }
+  release_caller();
+  return status;
 }
 
 void ModelVersion::count_refused(Code code) noexcept {

@@ -7,12 +7,15 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "batching/batcher.h"
 #include "engine/failure.h"
+#include "engine/gathered.h"
 #include "engine/instance.h"
 #include "engine/load_options.h"
 #include "engine/runner.h"
@@ -54,7 +57,15 @@ class ModelVersion {
   // over: the model is light and nothing is in flight.  True: `request` is settled.  False: it was
   // not touched; submit it.  A rehearsal leaves no trace in the statistics.
   bool run_here(const RequestPtr& request, bool rehearsal = false);
-  // Whether run_here() may ever say yes.
+  // How long the calling thread takes for a batch of so many rows; kNever where it may not.
+  Nanos time_here(std::int64_t rows) const noexcept;
+  // Runs a batch that the caller gathered, on his thread; nullopt: it was not touched, because the
+  // version drains or another thread runs one.  `inputs` are collated, and `requests` share their
+  // rows in order; several only where combines().  As Runner::run_gathered.
+  std::optional<Status> run_gathered(const Values& inputs,
+                                     std::span<const GatheredRequest> requests, Gathered& gathered,
+                                     bool rehearsal = false);
+  // Whether any of that may ever be done here.
   bool runs_here() const noexcept { return caller_ != nullptr; }
   bool cancel(Request& request) noexcept { return batcher_->cancel(request); }
   bool expire(Request& request) noexcept { return batcher_->expire(request); }
@@ -84,6 +95,10 @@ class ModelVersion {
   void time_rows(DeviceStream& stream);
   void time_elastic(const LoadOptions& options);
   void start(const LoadOptions& options, int instances);
+  // Runs on the calling thread; the holder of `caller_busy_` alone.
+  template <class Run>
+  void run_as_caller(bool rehearsal, Nanos since, Run&& run);
+  void release_caller() noexcept;
 
   const Clock& clock_;
   const std::string name_;
@@ -101,6 +116,7 @@ class ModelVersion {
   Nanos row_time_ = kNever;       // one run of one row; kNever: not measured
   bool light_ = false;            // a row, in a batch, takes next to no time
   Nanos lone_row_time_ = kNever;  // the same on all CPUs, where that is worth it
+  std::vector<RunTime> times_;    // of batches, at best; in ascending order of rows
 
   std::array<std::atomic<std::int64_t>, kAllCodes.size()> refused_{};  // relaxed counters
   std::unique_ptr<Executable> executable_;

@@ -105,33 +105,54 @@ void Runner::run(std::span<const RequestPtr> requests, std::int64_t rows, Nanos 
   }
 }
 
-Status Runner::attempt(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed) {
+template <class Run>
+Status Runner::caught(Run&& run) {
   fault_ = Fault::kModel;
   try {
+    return run();
+  } catch (const std::exception& error) {
+    return failed(error);
+  } catch (...) {  // a custom operator may throw anything
+    return model_failed(context_.label + " failed: it raised something that is no exception");
+  }
+}
+
+Status Runner::compute(const Values& inputs, std::int64_t rows, Computed& result) {
+  RunResult returned = context_.executable.run(inputs);
+  stream_.synchronize();
+  result.finished = context_.clock.now();
+  const Status status =
+      check_outputs(context_.signature, returned.values, context_.rows_checked ? rows : kAnyRows);
+  if (!status.ok()) {
+    return model_failed(context_.label + " failed: " + status.message);
+  }
+  result.outputs = stream_.fetch(std::move(returned.values));
+  result.names = std::move(returned.names);
+  stream_.synchronize();
+  return {};
+}
+
+Status Runner::attempt(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed) {
+  return caught([&]() -> Status {
     gathered_.clear();
     for (const RequestPtr& request : requests) {
       gathered_.push_back(&request->inputs);
     }
     const Values inputs = collate(gathered_, context_.device, stream_.staging());
     const Nanos collated = context_.clock.now();
-    RunResult result = context_.executable.run(inputs);
-    stream_.synchronize();
-    const Nanos computed = context_.clock.now();
-    const Status status =
-        check_outputs(context_.signature, result.values, context_.rows_checked ? rows : kAnyRows);
-    if (!status.ok()) {
-      return model_failed(context_.label + " failed: " + status.message);
+    Computed result;
+    if (Status status = compute(inputs, rows, result); !status.ok()) {
+      return status;
     }
-    Values outputs = stream_.fetch(std::move(result.values));
     std::int64_t begin = 0;
     for (const RequestPtr& request : requests) {
       if (requests.size() == 1) {
-        request->outputs = std::move(outputs);
+        request->outputs = std::move(result.outputs);
         if (request->borrows) {
           detach_from(request->inputs, request->outputs);
         }
       } else {
-        request->outputs = split(outputs, begin, request->rows);
+        request->outputs = split(result.outputs, begin, request->rows);
         if (request->keeps_outputs) {
           own_memory(request->outputs);
         }
@@ -141,27 +162,66 @@ Status Runner::attempt(std::span<const RequestPtr> requests, std::int64_t rows, 
         request->names = result.names;
       }
     }
-    const Nanos done = context_.clock.now();
+    Timing timing{.copy_in = collated - formed,
+                  .compute = result.finished - collated,
+                  .copy_out = context_.clock.now() - result.finished,
+                  .batch_size = rows};
     for (const RequestPtr& request : requests) {
-      request->timing = {.queue = formed - request->arrival,
-                         .copy_in = collated - formed,
-                         .compute = computed - collated,
-                         .copy_out = done - computed,
-                         .batch_size = rows};
+      timing.queue = formed - request->arrival;
+      request->timing = timing;
       settle(*request, {});
     }
-    stats_.rows.add(rows);
-    stats_.batches.add(1);
-    stats_.last_inference_ms.set(epoch_ms());
-    stats_.copy_in.record(collated - formed);
-    stats_.compute.record(computed - collated);
-    stats_.copy_out.record(done - computed);
-    stats_.batch_size.record(rows);
+    count_batch(timing);
     return {};
-  } catch (const std::exception& error) {
-    return failed(error);
-  } catch (...) {  // a custom operator may throw anything
-    return model_failed(context_.label + " failed: it raised something that is no exception");
+  });
+}
+
+Status Runner::run_gathered(const Values& inputs, std::span<const GatheredRequest> requests,
+                            Gathered& gathered) {
+  std::int64_t rows = 0;
+  for (const GatheredRequest& request : requests) {
+    rows += request.rows;
+  }
+  const Nanos collated = context_.clock.now();
+  Computed result;
+  Status status = caught([&] { return compute(inputs, rows, result); });
+  const Nanos done = context_.clock.now();
+  if (!status.ok()) {
+    if (requests.size() == 1) {
+      count_request(status.code, done - requests.front().arrival, 0);
+    }
+    return status;
+  }
+  gathered.outputs = std::move(result.outputs);
+  gathered.timing = {.copy_in = collated - gathered.formed,
+                     .compute = result.finished - collated,
+                     .copy_out = done - result.finished,
+                     .batch_size = rows};
+  for (const GatheredRequest& request : requests) {
+    count_request(Code::kOk, done - request.arrival, gathered.formed - request.arrival);
+  }
+  count_batch(gathered.timing);
+  return {};
+}
+
+void Runner::count_batch(const Timing& timing) {
+  stats_.rows.add(timing.batch_size);
+  stats_.batches.add(1);
+  stats_.last_inference_ms.set(epoch_ms());
+  stats_.copy_in.record(timing.copy_in);
+  stats_.compute.record(timing.compute);
+  stats_.copy_out.record(timing.copy_out);
+  stats_.batch_size.record(timing.batch_size);
+}
+
+void Runner::count_request(Code code, Nanos took, Nanos queued) {
+  stats_.outcomes[static_cast<std::size_t>(code)].add(1);
+  if (code == Code::kOk) {
+    stats_.success_ns.add(took);
+    stats_.request.record(took);
+    stats_.queue.record(queued);
+  } else {
+    stats_.failure_ns.add(took);
   }
 }
 
@@ -188,17 +248,9 @@ void Runner::settle(Request& request, Status status) {
     case Outcome::kOpen:
       break;
   }
-  if (request.is_part) {
-    return;
-  }
-  const Nanos took = context_.clock.now() - request.arrival;
-  stats_.outcomes[static_cast<std::size_t>(request.status.code)].add(1);
-  if (request.status.ok()) {
-    stats_.success_ns.add(took);
-    stats_.request.record(took);
-    stats_.queue.record(request.timing.queue);
-  } else {
-    stats_.failure_ns.add(took);
+  if (!request.is_part) {
+    count_request(request.status.code, context_.clock.now() - request.arrival,
+                  request.timing.queue);
   }
 }
 

@@ -15,6 +15,7 @@
 #include "batching/policy.h"
 #include "batching/request.h"
 #include "engine/failure.h"
+#include "engine/gathered.h"
 #include "engine/stats.h"
 #include "runtime/device.h"
 #include "runtime/executable.h"
@@ -65,10 +66,26 @@ class Runner {
   // is to deliver them.
   void run(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed);
 
+  // Runs a batch that its submitter has collated and whose answers he splits himself, and counts
+  // its requests.  Not ok: the model failed, and a lone request is counted; of several, none is.
+  Status run_gathered(const Values& inputs, std::span<const GatheredRequest> requests,
+                      Gathered& gathered);
+
   DeviceStream& stream() noexcept { return stream_; }
   const InstanceStats& stats() const noexcept { return stats_; }
 
  private:
+  // A run of one batch, checked.
+  struct Computed {
+    Values outputs;  // on the host, contiguous
+    std::vector<std::string> names;
+    Nanos finished = 0;
+  };
+
+  // What run() returns, or what it threw as a status.
+  template <class Run>
+  Status caught(Run&& run);
+  Status compute(const Values& inputs, std::int64_t rows, Computed& result);
   Status attempt(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed);
   void settle(Request& request, Status status);
   // What an exception of a run means; remembers it in `fault_`.
@@ -84,6 +101,8 @@ class Runner {
   bool still_wanted(Request& request);
   // The version will never serve again; answers these, and what waits.
   void lose(std::span<const RequestPtr> requests);
+  void count_batch(const Timing& timing);
+  void count_request(Code code, Nanos took, Nanos queued);
 
   const InstanceContext& context_;
   DeviceStream stream_;

@@ -310,6 +310,8 @@ py::object PyAttachment::answer(const Request& request) const {
               : python_outputs(version->signature(), version->output_form(), request);
 }
 
+bool PyAttachment::deliver(const Request&) const { return false; }
+
 std::string_view output_name(const Signature& signature, const Request& request,
                              std::size_t index) {
   return signature.outputs_known ? signature.outputs[index].name : request.names[index];

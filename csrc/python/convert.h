@@ -29,6 +29,8 @@ class PyAttachment : public Attachment {
   // A finished request's outputs: messages.Completed for the wire, else what model(x) returns, a
   // tensor, a tuple or a dict of tensors.  Throws NoAnswer.
   virtual py::object answer(const Request& request) const;
+  // Whether it sees to a finished request itself: nobody else is to be told.
+  virtual bool deliver(const Request& request) const;
 
   std::vector<Py_buffer> buffers;
   std::shared_ptr<ModelVersion> version;

@@ -17,6 +17,11 @@ py::object parse_head(const py::bytes& text, std::size_t offset) {
                           : py::none();
 }
 
+bool begins_head(const py::bytes& text, std::size_t offset) {
+  const std::string_view view = text;
+  return offset <= view.size() && begins_http_head(view.substr(offset));
+}
+
 }  // namespace
 
 std::size_t RequestBody::append(const py::bytes& text, std::size_t offset) {
@@ -36,6 +41,7 @@ void RequestBody::advance(std::size_t count) { filled_ += std::min(count, missin
 
 void define_http_bytes(py::module_& m) {
   m.def("parse_head", &parse_head, py::arg("text"), py::arg("offset"));
+  m.def("begins_head", &begins_head, py::arg("text"), py::arg("offset"));
   py::class_<RequestHead>(m, "RequestHead")
       .def_property_readonly(
           "text",
@@ -44,8 +50,8 @@ void define_http_bytes(py::module_& m) {
       .def_property_readonly("head_bytes", [](const RequestHead& h) { return h.head.head_bytes; })
       .def_property_readonly("body_bytes", [](const RequestHead& h) { return h.head.body_bytes; })
       .def_property_readonly("close", [](const RequestHead& h) { return h.head.close; })
-      .def_property_readonly("ordinary", [](const RequestHead& h) { return h.head.ordinary; })
-      .def_readonly("id", &RequestHead::id);
+      .def_property_readonly("origin", [](const RequestHead& h) { return h.head.origin; })
+      .def_property_readonly("ordinary", [](const RequestHead& h) { return h.head.ordinary; });
   py::class_<RequestBody>(m, "RequestBody")
       .def(py::init<std::size_t>(), py::arg("size"))
       .def("append", &RequestBody::append, py::arg("text"), py::arg("offset"))

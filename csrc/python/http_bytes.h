@@ -21,7 +21,6 @@ struct RequestHead {
   py::bytes text;
   std::size_t begin;  // of the request, in `text`
   HttpHead head;
-  std::string id;  // of the request, once it was submitted
 
   std::string_view view() const { return static_cast<std::string_view>(text).substr(begin); }
 };
@@ -52,7 +51,7 @@ class RequestBody {
   const std::unique_ptr<std::byte[]> bytes_;
 };
 
-// RequestHead, RequestBody and parse_head.
+// RequestHead, RequestBody, parse_head and begins_head.
 void define_http_bytes(py::module_& m);
 
 }  // namespace pyserve::python

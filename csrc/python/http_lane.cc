@@ -1,240 +1,589 @@
 #include "python/http_lane.h"
 
-#include <pybind11/stl.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <memory>
+#include <cstring>
+#include <exception>
 #include <optional>
-#include <span>
-#include <string>
-#include <string_view>
 #include <utility>
-#include <vector>
 
-#include "base/checked.h"
-#include "base/dtype.h"
-#include "base/json_numbers.h"
-#include "python/http_bytes.h"
 #include "python/lane.h"
 #include "python/native_call.h"
-#include "wire/http_head.h"
+#include "tensor/collate.h"
 
 namespace pyserve::python {
 namespace {
 
-// From here on the GIL is let go of while numbers are read.
-constexpr std::size_t kLongText = 32 * 1024;
+// A request that takes less than this on the loop's thread is answered before it could have been
+// handed to another and back.
+constexpr Nanos kInstant = 40'000;
+// Rows that take longer, in a batch, are worth a thread of their own.
+constexpr Nanos kGatheredRow = 4'000;
+// What models may take of one turn of the loop.
+constexpr Nanos kTurnTime = 200'000;
 
-// An answer that may be as long as this is compressed for who asks for it, which the plain lane
-// does (MIN_BYTES in pyserve/http/compression.py).
-constexpr std::size_t kCompressedBytes = 1024;
+// A turn hardly ever takes longer.
+constexpr Nanos kLongTurn = 5'000'000;
 
-// Ends connections with their next answer, once the server drains.
-using Closing = std::shared_ptr<const bool>;
+constexpr std::size_t kMaxTargets = 1024;
+constexpr std::size_t kRecentPlans = 4;
 
-class HttpAttachment final : public LaneAttachment {
+HttpConnection& connection_of(const HttpRequest& http) {
+  return *reinterpret_cast<HttpConnection*>(http.connection.ptr());
+}
+
+// By when a request is to be answered that has just arrived.
+Nanos when_due(const HttpRequest& http) {
+  if (http.plan->timeout_us != 0) {
+    return deadline_of(http.started, http.plan->timeout_us);
+  }
+  const Nanos timeout = http.target->version->default_timeout();
+  return timeout != 0 ? http.started + timeout : kNever;
+}
+
+OipAnswerTiming timing_of(const Timing& timing, Nanos parse_ns, Nanos queue_ns) {
+  return {.parse_ns = parse_ns,
+          .queue_ns = queue_ns,
+          .batch_size = timing.batch_size,
+          .copy_in_ns = timing.copy_in,
+          .compute_ns = timing.compute,
+          .copy_out_ns = timing.copy_out};
+}
+
+class HttpAttachment final : public PyAttachment {
  public:
-  using LaneAttachment::LaneAttachment;
+  HttpAttachment(HttpLane& lane, HttpRequest http)
+      : PyAttachment(http.target->version, http.connection), lane_(lane), http_(std::move(http)) {}
 
-  // Head and body.
-  py::object answer(const Request& request) const override;
-
-  py::object body;
-  std::vector<std::unique_ptr<std::byte[]>> numbers;  // what was JSON
-  Closing closing;
-};
-
-py::object HttpAttachment::answer(const Request& request) const {
-  const LaneAnswer answer(*this, request, *closing);
-  static std::string out;  // guarded by the GIL
-  out.clear();
-  if (const Status status = write_oip_answer(answer.view(), out); !status.ok()) {
-    throw NoAnswer(status.message);
+  bool deliver(const Request& request) const override {
+    lane_.deliver(http_, request);
+    return true;
   }
-  return py::bytes(out);
-}
 
-// Whether the answer's body may have kCompressedBytes or more.
-bool may_be_long(const Signature& signature, const std::vector<WantedOutput>& outputs,
-                 std::int64_t rows, std::size_t names) {
-  constexpr std::size_t kJsonBytes = 150;   // of an output, or of the whole, beside names and data
-  constexpr std::size_t kDigitsBytes = 26;  // of a number as text, with its comma
-  constexpr std::size_t kDimensionBytes = 21;
-  std::size_t bound = kJsonBytes + names;
-  for (const WantedOutput& output : outputs) {
-    const TensorSpec& spec = signature.outputs[output.index];
-    if (!spec.shape.has_value() || *spec.dtype == Dtype::kBytes) {
-      return true;
-    }
-    const std::optional<std::size_t> elements = checked_elements(*spec.shape);
-    if (!elements.has_value() || *elements >= kCompressedBytes || rows >= 1024) {
-      return true;
-    }
-    const std::size_t all = *elements * static_cast<std::size_t>(signature.batched ? rows : 1);
-    bound += kJsonBytes + output.name.size() + (spec.shape->size() + 1) * kDimensionBytes +
-             all * (output.binary ? dtype_size(*spec.dtype) : kDigitsBytes);
-  }
-  return bound >= kCompressedBytes;
-}
-
-// The numbers of one input that came as JSON; false where they are not plainly right.
-bool read_numbers(const OipInput& input, HttpAttachment& attachment, WireTensor& tensor) {
-  const std::optional<Dtype> dtype = parse_dtype(input.datatype);
-  const std::optional<std::size_t> count = checked_elements(input.shape);
-  // An element and its comma take two characters: a lying shape cannot make us allocate.
-  if (!dtype.has_value() || *dtype == Dtype::kBytes || !count.has_value() ||
-      *count > input.data.size() / 2) {
-    return false;
-  }
-  const std::size_t bytes = *count * dtype_size(*dtype);
-  attachment.numbers.push_back(std::make_unique_for_overwrite<std::byte[]>(bytes));
-  std::byte* const out = attachment.numbers.back().get();
-  const auto read = [&] { return parse_json_numbers(input.data, *dtype, out, *count).ok(); };
-  bool right = false;
-  if (input.data.size() < kLongText) {
-    right = read();
-  } else {
-    const WithoutGil released;
-    right = read();
-  }
-  tensor.data = {out, bytes};
-  return right;
-}
-
-// The inputs of a request whose JSON is `asked`, with `binary` behind it.
-bool read_inputs(const OipRequest& asked, std::string_view binary, HttpAttachment& attachment,
-                 std::vector<WireTensor>& tensors) {
-  for (const OipInput& input : asked.inputs) {
-    WireTensor tensor{.name = input.name, .datatype = input.datatype, .shape = input.shape};
-    if (!input.binary_size.has_value()) {
-      if (!read_numbers(input, attachment, tensor)) {
-        return false;
-      }
-    } else {
-      if (*input.binary_size > binary.size()) {
-        return false;
-      }
-      tensor.data = std::as_bytes(std::span(binary.data(), *input.binary_size));
-      binary.remove_prefix(*input.binary_size);
-    }
-    tensors.push_back(std::move(tensor));
-  }
-  return binary.empty();
-}
-
-// The only input, whose bytes are the whole body: fixed sizes, any number of rows.
-bool read_raw(const Signature& signature, std::string_view body, std::vector<WireTensor>& tensors) {
-  const TensorSpec& spec = signature.inputs.front();
-  if (signature.inputs.size() != 1 || !spec.dtype.has_value() || *spec.dtype == Dtype::kBytes ||
-      !spec.shape.has_value()) {
-    return false;
-  }
-  const std::optional<std::size_t> elements = checked_elements(*spec.shape);
-  const std::optional<std::size_t> bytes =
-      elements.has_value() ? checked_mul(*elements, dtype_size(*spec.dtype)) : std::nullopt;
-  if (!bytes.has_value() || *bytes == 0 || body.empty() || body.size() % *bytes != 0) {
-    return false;
-  }
-  std::vector<std::int64_t> shape = *spec.shape;
-  if (signature.batched) {
-    shape.insert(shape.begin(), static_cast<std::int64_t>(body.size() / *bytes));
-  } else if (body.size() != *bytes) {
-    return false;
-  }
-  tensors.push_back({.name = spec.name,
-                     .datatype = dtype_name(*spec.dtype),
-                     .shape = std::move(shape),
-                     .data = std::as_bytes(std::span(body.data(), body.size()))});
-  return true;
-}
-
-// What all connections of one server share.
-class HttpLane {
- public:
-  // A rehearsal answers what can be answered at once, and counts nothing.
-  explicit HttpLane(bool rehearsal) : rehearsal_(rehearsal) {}
-
-  void close_connections() { *closing_ = true; }
-
-  // The answer's bytes, where the model is light and idle; a Request that completes through the
-  // queue with such bytes; or None: the plain lane's.  Raises what admission refuses.
-  py::object submit(const VersionPtr& version, const PyCompletionQueue& queue, RequestHead& head,
-                    const RequestBody* body, const py::object& body_object, py::object token,
-                    bool here) {
-    refuse_after_fork();
-    const Clock& clock = version->clock();
-    const Nanos started = clock.now();
-    const Signature& signature = version->signature();
-    const std::string_view content =
-        body != nullptr ? body->view()
-                        : head.view().substr(head.head.head_bytes, head.head.body_bytes);
-    auto attachment = std::make_unique<HttpAttachment>(version, std::move(token));
-    std::vector<WireTensor> tensors;
-    if (!lane_serves(signature) || !read(signature, head.head, content, *attachment, tensors)) {
-      return py::none();
-    }
-    RequestPtr request = lane_request(signature, tensors);
-    if (request == nullptr ||
-        (head.head.accepts_compression &&
-         may_be_long(signature, attachment->outputs, request->rows,
-                     version->name().size() + version->number().size() + attachment->id.size()))) {
-      return py::none();
-    }
-    head.id = attachment->id;
-    attachment->text = head.text;
-    attachment->body = body_object;
-    attachment->closing = closing_;
-    attachment->parse_ns = clock.now() - started;
-    return run_lane(version, queue, std::move(request), std::move(attachment),
-                    {.started = started,
-                     .timeout_us = asked_.timeout_us,
-                     .priority = asked_.priority,
-                     .here = here,
-                     .rehearsal = rehearsal_});
-  }
+  HttpRequest& http() { return http_; }
 
  private:
-  bool read(const Signature& signature, const HttpHead& head, std::string_view content,
-            HttpAttachment& attachment, std::vector<WireTensor>& tensors) {
-    if (head.header_length == 0) {
-      asked_ = {.binary_default = true};
-      return read_raw(signature, content, tensors) &&
-             choose_outputs(signature, asked_.outputs, asked_.binary_default, attachment.outputs);
-    }
-    const std::size_t json = head.header_length.value_or(content.size());
-    if (json > content.size() || !parse_oip_request(content.substr(0, json), asked_)) {
-      return false;
-    }
-    const auto follows = [](const OipInput& input) { return input.binary_size.has_value(); };
-    if (!head.header_length.has_value() && std::ranges::any_of(asked_.inputs, follows)) {
-      return false;
-    }
-    attachment.id = asked_.id;
-    return read_inputs(asked_, content.substr(json), attachment, tensors) &&
-           choose_outputs(signature, asked_.outputs, asked_.binary_default, attachment.outputs);
-  }
-
-  const bool rehearsal_;
-  const std::shared_ptr<bool> closing_ = std::make_shared<bool>(false);
-  OipRequest asked_;  // its memory is reused
+  HttpLane& lane_;  // the connection keeps it
+  HttpRequest http_;
 };
+
+const std::byte* body_of(const HttpRequest& http) {
+  return reinterpret_cast<const std::byte*>(http.bytes.body_view().data());
+}
+
+// Input `index` of a request, where all are numbers.
+const std::byte* data_of(const HttpRequest& http, std::size_t index) {
+  return http.inputs.values.empty()
+             ? body_of(http) + http.plan->inputs[index].offset
+             : static_cast<const std::byte*>(http.inputs.values[index].tensor.const_data_ptr());
+}
+
+Values inputs_of(const HttpRequest& http) {
+  return http.inputs.values.empty() ? planned_inputs(*http.plan, body_of(http))
+                                    : http.inputs.values;
+}
+
+// The rows of several requests, one after the other.
+Values gather_rows(std::span<const HttpRequest> requests, std::int64_t rows) {
+  Values batch;
+  const std::vector<PlannedInput>& first = requests.front().plan->inputs;
+  for (std::size_t i = 0; i < first.size(); ++i) {
+    std::vector<std::int64_t> shape = first[i].shape;
+    shape.front() = rows;
+    at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(first[i].type));
+    auto* out = static_cast<std::byte*>(tensor.mutable_data_ptr());
+    for (const HttpRequest& http : requests) {
+      const std::size_t bytes = http.plan->inputs[i].bytes;
+      if (bytes != 0) {
+        std::memcpy(out, data_of(http, i), bytes);
+      }
+      out += bytes;
+    }
+    batch.emplace_back(std::move(tensor));
+  }
+  return batch;
+}
 
 }  // namespace
 
+std::string_view RequestBytes::body_view() const {
+  if (body) {
+    return body.cast<const RequestBody&>().view();
+  }
+  return std::string_view(PyBytes_AS_STRING(text.ptr()) + begin + head_bytes, body_bytes);
+}
+
+py::bytes RequestBytes::whole() const {
+  std::string all(PyBytes_AS_STRING(text.ptr()) + begin, head_bytes);
+  all += body_view();
+  return py::bytes(all);
+}
+
+HttpLane::HttpLane(std::size_t max_body_bytes, bool refuse_origins, std::string fields,
+                   bool rehearsal)
+    : max_body_bytes_(max_body_bytes), refuse_origins_(refuse_origins), rehearsal_(rehearsal) {
+  manner_.fields = std::move(fields);
+}
+
+void HttpLane::attach(py::object call_soon, std::shared_ptr<RequestQueue> queue) {
+  call_soon_ = std::move(call_soon);
+  queue_ = std::move(queue);
+}
+
+// ---- where paths lead ------------------------------------------------------------------------
+
+void HttpLane::forget() {
+  ++generation_;
+  recent_.clear();
+  // Out of the table first: the end of a version may let other threads run.
+  const auto ended = std::move(targets_);
+  targets_.clear();
+}
+
+py::list HttpLane::take_counts() {
+  // The list is no longer ours once Python runs.
+  const std::vector<std::shared_ptr<RouteCount>> all = counts_;
+  py::list counts;
+  for (const std::shared_ptr<RouteCount>& count : all) {
+    if (count->answered > 0) {
+      counts.append(py::make_tuple(count->route, std::exchange(count->answered, 0)));
+    }
+  }
+  return counts;
+}
+
+std::shared_ptr<RouteCount> HttpLane::count_of(const py::object& route) {
+  const auto found = std::ranges::find_if(
+      counts_, [&](const std::shared_ptr<RouteCount>& count) { return count->route.is(route); });
+  return found != counts_.end() ? *found
+                                : counts_.emplace_back(std::make_shared<RouteCount>(route));
+}
+
+std::shared_ptr<HttpTarget> HttpLane::target(HttpConnection& connection, std::string_view path) {
+  if (const auto found = targets_.find(path); found != targets_.end()) {
+    return found->second;
+  }
+  const std::uint64_t generation = generation_;
+  const py::object resolved = py::handle(connection.owner).attr("resolve")(path);
+  if (resolved.is_none()) {
+    return nullptr;
+  }
+  const auto [route, version] = resolved.cast<std::pair<py::object, VersionPtr>>();
+  auto target = std::make_shared<HttpTarget>();
+  target->version = version;
+  target->count = count_of(route);
+  const Signature& signature = version->signature();
+  if (signature.batched && version->combines()) {
+    const Nanos whole = version->time_here(signature.max_batch_size);
+    target->row_time = whole == kNever ? kNever : whole / signature.max_batch_size + 1;
+  }
+  if (generation == generation_) {  // else it may lead elsewhere by now; good for this once
+    if (targets_.size() >= kMaxTargets) {
+      forget();
+    }
+    targets_.emplace(path, target);
+  }
+  return target;
+}
+
+// ---- from bytes to a request -----------------------------------------------------------------
+
+std::shared_ptr<const HttpPlan> HttpLane::kept_plan(HttpConnection& connection,
+                                                    std::string_view text) {
+  const auto covers = [&](const std::shared_ptr<const HttpPlan>& plan) {
+    return plan->generation == generation_ && plan->covers(text);
+  };
+  if (connection.state.plan != nullptr && covers(connection.state.plan)) {
+    return connection.state.plan;
+  }
+  const auto found = std::ranges::find_if(recent_, covers);
+  if (found == recent_.end()) {
+    return nullptr;
+  }
+  connection.state.plan = *found;
+  return *found;
+}
+
+void HttpLane::keep_plan(HttpConnection& connection, std::shared_ptr<HttpPlan> plan) {
+  plan->generation = generation_;
+  if (recent_.size() == kRecentPlans) {
+    recent_.erase(recent_.begin());
+  }
+  recent_.push_back(plan);
+  connection.state.plan = std::move(plan);
+}
+
+Taken HttpLane::take(HttpConnection& connection, PyObject* text, std::size_t begin) {
+  const Nanos started = steady_clock().now();
+  const std::string_view view =
+      std::string_view(PyBytes_AS_STRING(text), static_cast<std::size_t>(PyBytes_GET_SIZE(text)))
+          .substr(begin);
+  HttpRequest http{
+      .connection = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(&connection)),
+      .started = started};
+  http.bytes = {.text = py::reinterpret_borrow<py::object>(text), .begin = begin};
+  if (auto plan = kept_plan(connection, view); plan != nullptr) {
+    http.target = plan->target.lock();
+    http.bytes.head_bytes = plan->head_bytes;
+    http.bytes.body_bytes = plan->total_bytes - plan->head_bytes;
+    http.plan = std::move(plan);
+  } else {
+    const std::optional<HttpHead> head = parse_http_head(view);
+    if (!head.has_value() || !head->ordinary || head->body_bytes > max_body_bytes_ ||
+        head->head_bytes + head->body_bytes > view.size() || (head->origin && refuse_origins_)) {
+      return {};
+    }
+    http.bytes.head_bytes = head->head_bytes;
+    http.bytes.body_bytes = head->body_bytes;
+    http.target = target(connection, head->target);
+    if (http.target == nullptr) {
+      return {.by = Taken::By::kPlain, .size = head->head_bytes + head->body_bytes};
+    }
+    const ModelVersion& version = *http.target->version;
+    std::shared_ptr<HttpPlan> read =
+        reader_.read(version, *head, http.bytes.body_view(), http.inputs);
+    if (read == nullptr) {
+      ++counts_of_all_.left;
+      return {.by = Taken::By::kPlain, .size = head->head_bytes + head->body_bytes};
+    }
+    reader_.keep(version.signature(), *head, view, http.inputs, *read);
+    if (!read->prefix.empty()) {
+      read->target = http.target;
+      keep_plan(connection, read);
+    }
+    http.plan = std::move(read);
+  }
+  const std::size_t size = http.bytes.head_bytes + http.bytes.body_bytes;
+  const bool taken = http.target != nullptr && this->begin(std::move(http));
+  return {.by = taken ? Taken::By::kExpress : Taken::By::kPlain, .size = size};
+}
+
+bool HttpLane::take(HttpConnection& connection, const RequestHead& head, const py::object& body) {
+  HttpRequest http{
+      .connection = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(&connection)),
+      .target = target(connection, head.head.target),
+      .started = steady_clock().now()};
+  if (http.target == nullptr) {
+    return false;
+  }
+  http.bytes = {.text = head.text,
+                .begin = head.begin,
+                .head_bytes = head.head.head_bytes,
+                .body_bytes = head.head.body_bytes};
+  if (!body.is_none()) {
+    http.bytes.body = body;
+  }
+  http.plan = reader_.read(*http.target->version, head.head, http.bytes.body_view(), http.inputs);
+  if (http.plan == nullptr) {
+    ++counts_of_all_.left;
+    return false;
+  }
+  return begin(std::move(http));
+}
+
+// ---- on its way ------------------------------------------------------------------------------
+
+bool HttpLane::begin(HttpRequest http) {
+  if (was_forked()) {
+    return false;  // the plain lane says what is wrong
+  }
+  HttpConnection& connection = connection_of(http);
+  const ModelVersion& version = *http.target->version;
+  const Nanos now = steady_clock().now();
+  http.parse_ns = now - http.started;
+  http.deadline = when_due(http);
+  connection.used = now;
+  connection.state.target = http.target;
+  connection.busy = true;
+  ++under_way_;
+  const bool alone = arrived_alone();
+  // Who has less time than a turn of the loop may take is for those who foresee and refuse.
+  const bool patient = http.deadline - now > kLongTurn;
+  if (rehearsal_ || (alone && patient && version.in_flight() == 0)) {
+    if (!http.plan->inputs.empty() && version.time_here(http.plan->rows) < kInstant) {
+      const std::shared_ptr<HttpTarget> target = http.target;
+      gather(std::move(http));
+      run_gathered(target);
+      return true;
+    }
+  } else if (patient && gathers(http)) {
+    gather(std::move(http));
+    return true;
+  }
+  const std::shared_ptr<HttpTarget> target = http.target;
+  const std::string id = http.plan->id;
+  const Status status = submit(std::move(http));
+  if (status.code == Code::kUnavailable) {
+    // The version is leaving, and the path may lead to another one by now.
+    ++counts_of_all_.left;
+    connection.busy = false;
+    connection.state.target = nullptr;
+    ended();
+    return false;
+  }
+  if (!status.ok()) {
+    send_failure(connection, *target, status, id);
+  }
+  return true;
+}
+
+// Whether requests come one by one: the loop's last turn that saw any saw one.  Then nobody waits
+// behind a model that runs at once.
+bool HttpLane::arrived_alone() {
+  if (++arrivals_ == 1) {
+    static PyMethodDef method = {"end_turn",
+                                 [](PyObject* self, PyObject*) -> PyObject* {
+                                   try {
+                                     py::handle(self).cast<HttpLane&>().end_turn();
+                                   } catch (py::error_already_set& error) {
+                                     error.restore();
+                                     return nullptr;
+                                   } catch (const std::exception& error) {
+                                     PyErr_SetString(PyExc_RuntimeError, error.what());
+                                     return nullptr;
+                                   }
+                                   Py_RETURN_NONE;
+                                 },
+                                 METH_NOARGS, nullptr};
+    const py::object self = py::cast(this);
+    call_soon_(py::reinterpret_steal<py::object>(PyCFunction_New(&method, self.ptr())));
+    return last_arrivals_ <= 1;
+  }
+  return false;
+}
+
+void HttpLane::end_turn() {
+  last_arrivals_ = std::exchange(arrivals_, 0);
+  turn_time_ = 0;
+  const std::vector<std::shared_ptr<HttpTarget>> waiting = std::exchange(waiting_, {});
+  for (const std::shared_ptr<HttpTarget>& target : waiting) {
+    run_gathered(target);
+  }
+}
+
+bool HttpLane::gathers(const HttpRequest& http) {
+  const HttpTarget& target = *http.target;
+  if (target.row_time > kGatheredRow || http.plan->inputs.empty()) {
+    return false;
+  }
+  const Nanos more = http.plan->rows * target.row_time;
+  if (turn_time_ + more > kTurnTime) {
+    return false;
+  }
+  turn_time_ += more;
+  return target.gathered.empty() || stackable(*target.gathered.front().plan, *http.plan);
+}
+
+void HttpLane::gather(HttpRequest http) {
+  const std::shared_ptr<HttpTarget> target = http.target;
+  const std::int64_t most = std::max<std::int64_t>(target->version->signature().max_batch_size, 1);
+  if (target->rows + http.plan->rows > most) {
+    run_gathered(target);
+  }
+  if (target->gathered.empty()) {
+    waiting_.push_back(target);
+  }
+  target->rows += http.plan->rows;
+  target->gathered.push_back(std::move(http));
+}
+
+void HttpLane::run_gathered(const std::shared_ptr<HttpTarget>& target) {
+  target->rows = 0;
+  std::vector<HttpRequest> requests = std::exchange(target->gathered, {});
+  std::erase(waiting_, target);
+  const Nanos now = steady_clock().now();
+  std::erase_if(requests, [&](const HttpRequest& http) { return is_over(http, now); });
+  if (!requests.empty()) {
+    run_together(requests);
+  }
+  if (target->gathered.capacity() == 0) {
+    requests.clear();
+    target->gathered = std::move(requests);  // its memory is reused
+  }
+}
+
+// Whether a gathered request must not be run any more; it is counted, and answered if anyone waits.
+bool HttpLane::is_over(const HttpRequest& http, Nanos now) {
+  ModelVersion& version = *http.target->version;
+  if (connection_of(http).owner == nullptr) {
+    version.count_refused(Code::kCancelled);
+    return true;
+  }
+  if (now < http.deadline) {
+    return false;
+  }
+  const Status status = overdue();
+  version.count_refused(status.code);
+  send_failure(connection_of(http), *http.target, status, http.plan->id);
+  return true;
+}
+
+void HttpLane::run_together(std::span<HttpRequest> requests) {
+  const std::shared_ptr<HttpTarget> target = requests.front().target;
+  ModelVersion& version = *target->version;
+  const Clock& clock = version.clock();
+  Gathered gathered{.formed = clock.now()};
+  std::vector<GatheredRequest> rows;
+  rows.reserve(requests.size());
+  std::int64_t all = 0;
+  for (const HttpRequest& http : requests) {
+    rows.push_back({.rows = http.plan->rows, .arrival = http.started + http.parse_ns});
+    all += http.plan->rows;
+  }
+  const bool alone = requests.size() == 1;
+  std::optional<Status> status;
+  try {
+    const Values inputs = alone ? inputs_of(requests.front()) : gather_rows(requests, all);
+    status = version.run_gathered(inputs, rows, gathered, rehearsal_);
+  } catch (const std::exception& error) {  // no memory for the batch
+    status = model_failed(error.what());
+  }
+  if (!status.has_value()) {
+    for (HttpRequest& http : requests) {
+      queue_instead(http);
+    }
+    return;
+  }
+  if (status->ok() || alone) {
+    counts_of_all_.run += static_cast<std::int64_t>(requests.size());
+  }
+  if (status->ok()) {
+    BatchPart part{.whole = alone};
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      part.rows = rows[i].rows;
+      answer(requests[i], gathered.outputs, part,
+             timing_of(gathered.timing, requests[i].parse_ns, gathered.formed - rows[i].arrival));
+      part.begin += part.rows;
+    }
+  } else if (alone) {
+    send_failure(connection_of(requests.front()), *target, *status, requests.front().plan->id);
+  } else {
+    // Alone, so that only the poisoned request fails.
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      run_together(requests.subspan(i, 1));
+    }
+  }
+}
+
+Status HttpLane::submit(HttpRequest http) {
+  if (rehearsal_) {
+    return unavailable("nothing waits in a rehearsal");
+  }
+  auto request = std::make_shared<Request>();
+  HttpConnection& connection = connection_of(http);
+  const VersionPtr version = http.target->version;
+  const std::shared_ptr<const HttpPlan> plan = http.plan;
+  request->inputs = inputs_of(http);
+  request->rows = http.plan->rows;
+  request->borrows = true;
+  request->keeps_outputs = false;
+  request->queue = queue_;
+  schedule(*request, *version, http.deadline == kNever ? 0 : http.deadline, http.plan->priority);
+  request->key = batch_key(request->inputs);
+  request->attachment = std::make_unique<HttpAttachment>(*this, std::move(http));
+  Status status = version->submit(request);
+  if (status.ok()) {
+    ++counts_of_all_.queued;
+    connection.state.request = std::move(request);
+    connection.state.id = plan->id;
+    watch_deadline(connection);
+  } else {
+    counts_of_all_.refused += status.code == Code::kUnavailable ? 0 : 1;
+    release_inputs(*request);
+  }
+  return status;
+}
+
+// The loop's thread may not run it after all: another one is at it, or the version drains.
+void HttpLane::queue_instead(HttpRequest& http) {
+  HttpConnection& connection = connection_of(http);
+  if (connection.owner == nullptr) {
+    return;
+  }
+  const std::shared_ptr<HttpTarget> target = http.target;
+  const RequestBytes bytes = http.bytes;
+  const std::string id = http.plan->id;
+  const Status status = submit(std::move(http));
+  if (status.code == Code::kUnavailable) {
+    ++counts_of_all_.left;
+    give_back(connection, bytes.whole());
+  } else if (!status.ok()) {
+    send_failure(connection, *target, status, id);
+  }
+}
+
+// ---- back ------------------------------------------------------------------------------------
+
+void HttpLane::deliver(const HttpRequest& http, const Request& request) {
+  HttpConnection& connection = connection_of(http);
+  if (connection.state.request.get() != &request) {
+    return;  // it ended before it came back; the connection may be at another one
+  }
+  if (!request.status.ok()) {
+    send_failure(connection, *http.target, request.status, http.plan->id);
+    return;
+  }
+  answer(http, request.outputs, {.rows = request.rows},
+         timing_of(request.timing, http.parse_ns, request.timing.queue));
+}
+
+void HttpLane::answer(const HttpRequest& http, const Values& outputs, const BatchPart& part,
+                      const OipAnswerTiming& timing) {
+  HttpConnection& connection = connection_of(http);
+  if (connection.owner == nullptr) {
+    return;
+  }
+  std::string_view text;
+  Status status;
+  try {
+    status =
+        write_http_answer(*http.plan, *http.target->version, outputs, part, timing, manner_, text);
+  } catch (const std::exception& error) {
+    status = model_failed(error.what());  // nothing may be lost: the client hears of it
+  }
+  if (!status.ok()) {
+    send_failure(connection, *http.target, status, http.plan->id);
+    return;
+  }
+  ++http.target->count->answered;
+  send_answer(connection, text);
+}
+
+void HttpLane::ended() {
+  --under_way_;
+  if (under_way_ == 0 && !when_idle_.is_none()) {
+    const py::object call = std::exchange(when_idle_, py::none());
+    call();
+  }
+}
+
 void define_http_lane(py::module_& m) {
+  using py::literals::operator""_a;
   py::class_<HttpLane>(m, "HttpLane")
-      .def(py::init<bool>(), py::kw_only(), py::arg("rehearsal") = false)
-      .def("close_connections", &HttpLane::close_connections)
+      .def(py::init<std::size_t, bool, std::string, bool>(), py::kw_only(),
+           py::arg("max_body_bytes"), py::arg("refuse_origins") = false, py::arg("fields") = "",
+           py::arg("rehearsal") = false)
       .def(
-          "submit",
-          [](HttpLane& lane, const VersionPtr& version, const PyCompletionQueue& queue,
-             RequestHead& head, const py::object& body, py::object token, bool here) {
-            return lane.submit(version, queue, head,
-                               body.is_none() ? nullptr : body.cast<const RequestBody*>(), body,
-                               std::move(token), here);
+          "attach",
+          [](HttpLane& lane, py::object call_soon, const PyCompletionQueue& queue) {
+            lane.attach(std::move(call_soon), queue.queue());
           },
-          py::arg("version"), py::arg("queue"), py::arg("head"), py::arg("body"), py::arg("token"),
-          py::arg("here"), py::call_guard<NativeCall>());
+          py::arg("call_soon"), py::arg("queue"))
+      .def("stop_taking", &HttpLane::stop_taking)
+      .def("close_connections", &HttpLane::close_connections)
+      .def("forget", &HttpLane::forget)
+      .def("take_counts", &HttpLane::take_counts)
+      .def("set_when_idle", &HttpLane::set_when_idle, py::arg("call"))
+      .def_property_readonly("counts",
+                             [](const HttpLane& lane) {
+                               const LaneCounts& counts = lane.counts();
+                               return py::dict("run"_a = counts.run, "queued"_a = counts.queued,
+                                               "refused"_a = counts.refused,
+                                               "left"_a = counts.left);
+                             })
+      .def_property_readonly("under_way", &HttpLane::under_way);
+  m.attr("HttpConnection") = py::reinterpret_steal<py::object>(http_connection_type());
 }
 
 }  // namespace pyserve::python

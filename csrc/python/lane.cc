@@ -18,13 +18,10 @@ bool plain(std::string_view text) {
 
 // The caller's deadline or the request's own, in nanoseconds; 0 where there is neither.
 Nanos nearest_deadline(const LaneTurn& turn) {
-  constexpr Nanos kMicrosecond = 1000;
   if (turn.timeout_us == 0) {
     return turn.deadline_ns;
   }
-  const Nanos own = turn.timeout_us < (kNever - turn.started) / kMicrosecond
-                        ? turn.started + turn.timeout_us * kMicrosecond
-                        : kNever;
+  const Nanos own = deadline_of(turn.started, turn.timeout_us);
   return turn.deadline_ns > 0 ? std::min(own, turn.deadline_ns) : own;
 }
 
@@ -103,6 +100,12 @@ RequestPtr lane_request(const Signature& signature, const std::vector<WireTensor
   request->borrows = true;
   request->keeps_outputs = false;
   return request;
+}
+
+Nanos deadline_of(Nanos started, std::int64_t timeout_us) {
+  constexpr Nanos kMicrosecond = 1000;
+  return timeout_us < (kNever - started) / kMicrosecond ? started + timeout_us * kMicrosecond
+                                                        : kNever;
 }
 
 py::object run_lane(const VersionPtr& version, const PyCompletionQueue& queue, RequestPtr request,

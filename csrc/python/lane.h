@@ -79,6 +79,9 @@ struct LaneTurn {
   bool rehearsal = false;       // only so, and it counts for nothing
 };
 
+// The instant that a timeout from `started` on stands for.
+Nanos deadline_of(Nanos started, std::int64_t timeout_us);
+
 // What the attachment answers, where that is at once; a Request that completes through the queue;
 // or None for a rehearsal that would have to.  Raises what admission refuses.
 py::object run_lane(const VersionPtr& version, const PyCompletionQueue& queue, RequestPtr request,

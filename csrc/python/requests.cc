@@ -53,8 +53,10 @@ py::tuple settle(const Request& request) {
 
 void mark_forked() { forked.store(true, std::memory_order_relaxed); }
 
+bool was_forked() { return forked.load(std::memory_order_relaxed); }
+
 void refuse_after_fork() {
-  if (forked.load(std::memory_order_relaxed)) {
+  if (was_forked()) {
     raise(
         unavailable("this process was forked after the model was loaded: load it again here, or "
                     "start processes with the spawn method"));
@@ -125,7 +127,8 @@ PyCompletionQueue::~PyCompletionQueue() {
 py::list PyCompletionQueue::drain() const {
   py::list finished;
   queue_->drain([&](const RequestPtr& request) {
-    if (!attachment_of(*request).token.is_none()) {
+    const PyAttachment& attachment = attachment_of(*request);
+    if (!attachment.deliver(*request) && !attachment.token.is_none()) {
       finished.append(settle(*request));
     }
     release_inputs(*request);

@@ -22,6 +22,7 @@ using VersionPtr = std::shared_ptr<ModelVersion>;
 // A forked child has none of the instance threads: from then on everything is refused.
 void mark_forked();
 void refuse_after_fork();
+bool was_forked();
 
 // Lets go of what came from Python.
 void release_inputs(Request& request);

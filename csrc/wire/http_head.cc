@@ -57,6 +57,11 @@ bool take(std::string_view& rest, std::string_view word) noexcept {
   return true;
 }
 
+// Whether `rest` ends within `word`: more bytes may complete it.
+bool ends_within(std::string_view rest, std::string_view word) noexcept {
+  return rest.size() < word.size() && word.starts_with(rest);
+}
+
 // The value without the optional white space that HTTP allows round it.
 std::string_view trimmed(std::string_view value) noexcept {
   const auto blank = [](char c) { return c == ' ' || c == '\t'; };
@@ -79,9 +84,11 @@ bool begins(std::string_view text, std::string_view word) noexcept {
   return text.size() >= word.size() && same(text.substr(0, word.size()), word);
 }
 
-// At most 18 ASCII digits, so that no sum of two such numbers overflows.
+// So that no sum of two such numbers overflows.
+constexpr std::size_t kMaxDigits = 18;
+
+// At most so many ASCII digits.
 std::optional<std::size_t> parse_length(std::string_view digits) noexcept {
-  constexpr std::size_t kMaxDigits = 18;
   if (digits.empty() || digits.size() > kMaxDigits) return std::nullopt;
   std::size_t length = 0;
   for (const char c : digits) {
@@ -103,6 +110,7 @@ enum class Meaning : std::uint8_t {
   kAcceptEncoding,
   kConnection,
   kContentType,
+  kOrigin,
 };
 
 // What a second header of the name makes of the request.
@@ -137,7 +145,7 @@ constexpr std::array kKnownHeaders = {
     KnownHeader{"expect", Meaning::kSpecial},
     KnownHeader{"te", Meaning::kSpecial},
     KnownHeader{"trailer", Meaning::kSpecial},
-    KnownHeader{"authorization", Meaning::kSpecial},
+    KnownHeader{"origin", Meaning::kOrigin},
     KnownHeader{"http2-settings", Meaning::kSpecial},
 };
 static_assert(kKnownHeaders.size() <= 32, "one bit each");
@@ -196,6 +204,9 @@ class Headers {
         head_.close = same(value, "close");
         special_ |= head_.close;
         return head_.close || same(value, "keep-alive");
+      case Meaning::kOrigin:
+        head_.origin = true;
+        return true;
       case Meaning::kContentType:
         special_ |= begins(value, "multipart/");
         return true;
@@ -211,11 +222,8 @@ class Headers {
 // ---- the request line --------------------------------------------------------------------------
 
 // Methods that aiohttp knows and that have no rules of their own for where a request ends.
-bool is_common_method(std::string_view method) noexcept {
-  constexpr std::array<std::string_view, 7> kMethods = {"POST",    "GET",   "HEAD",  "PUT",
-                                                        "OPTIONS", "PATCH", "DELETE"};
-  return std::find(kMethods.begin(), kMethods.end(), method) != kMethods.end();
-}
+constexpr std::array<std::string_view, 7> kMethods = {"POST",    "GET",   "HEAD",  "PUT",
+                                                      "OPTIONS", "PATCH", "DELETE"};
 
 // A path that no reader decodes, splits or normalises into another one.
 bool is_plain_path(std::string_view target) noexcept {
@@ -230,32 +238,72 @@ bool is_plain_path(std::string_view target) noexcept {
   return true;
 }
 
-}  // namespace
+enum class Found : std::uint8_t { kWhole, kPartial, kOdd };
 
-std::optional<HttpHead> parse_http_head(std::string_view text) noexcept {
+constexpr std::string_view kVersionAndLineEnd = " HTTP/1.1\r\n";
+
+// A text that ends within a header's value.  Others judge that of some headers character by
+// character, so what they would refuse is not waited for.
+bool may_go_on(const Headers& before, std::string_view name, std::string_view value) noexcept {
+  if (same(name, "content-length")) {
+    return !before.has_length() && value.size() <= kMaxDigits &&
+           std::all_of(value.begin(), value.end(), is_digit);
+  }
+  return !same(name, "transfer-encoding");
+}
+
+Found read_head(std::string_view text, HttpHead& head) noexcept {
   const std::string_view whole = text.substr(0, kMaxHeadBytes);
+  const Found cut = text.size() < kMaxHeadBytes ? Found::kPartial : Found::kOdd;
   std::string_view rest = whole;
-  HttpHead head;
   const std::string_view method = take(rest, kToken);
-  if (!is_common_method(method) || !take(rest, " ")) return std::nullopt;
+  const bool known = std::find(kMethods.begin(), kMethods.end(), method) != kMethods.end();
+  if (rest.empty()) {
+    return std::any_of(kMethods.begin(), kMethods.end(),
+                       [&](std::string_view one) { return one.starts_with(method); })
+               ? cut
+               : Found::kOdd;
+  }
+  if (!known || !take(rest, " ")) return Found::kOdd;
   head.target = take(rest, kTarget);
-  if (!head.target.starts_with('/') || !take(rest, " HTTP/1.1\r\n")) return std::nullopt;
+  if (!head.target.starts_with('/')) return rest.empty() && head.target.empty() ? cut : Found::kOdd;
+  if (!take(rest, kVersionAndLineEnd)) {
+    return ends_within(rest, kVersionAndLineEnd) ? cut : Found::kOdd;
+  }
 
   Headers headers(head);
   for (std::size_t count = 0; !take(rest, "\r\n"); ++count) {
+    if (ends_within(rest, "\r\n")) return cut;
     const std::string_view name = take(rest, kToken);
-    if (count == kMaxHeaders || name.empty() || !take(rest, ":")) return std::nullopt;
+    if (count == kMaxHeaders || name.empty()) return Found::kOdd;
+    if (rest.empty()) return cut;
+    if (!take(rest, ":")) return Found::kOdd;
     const std::string_view value = trimmed(take(rest, kValue));
-    if (!take(rest, "\r\n") || !headers.add(name, value)) return std::nullopt;
+    if (ends_within(rest, "\r\n")) {
+      return may_go_on(headers, name, value) ? cut : Found::kOdd;
+    }
+    if (!take(rest, "\r\n") || !headers.add(name, value)) return Found::kOdd;
   }
   head.head_bytes = whole.size() - rest.size();
 
-  if (!headers.has_host()) return std::nullopt;  // aiohttp refuses that
+  if (!headers.has_host()) return Found::kOdd;  // aiohttp refuses that
   // Some take a body here for the next request, so whoever sends one may be up to something.
-  if ((method == "GET" || method == "HEAD") && head.body_bytes > 0) return std::nullopt;
+  if ((method == "GET" || method == "HEAD") && head.body_bytes > 0) return Found::kOdd;
   head.ordinary =
       method == "POST" && headers.has_length() && !headers.special() && is_plain_path(head.target);
-  return head;
+  return Found::kWhole;
+}
+
+}  // namespace
+
+std::optional<HttpHead> parse_http_head(std::string_view text) noexcept {
+  HttpHead head;
+  return read_head(text, head) == Found::kWhole ? std::optional(head) : std::nullopt;
+}
+
+bool begins_http_head(std::string_view text) noexcept {
+  HttpHead head;
+  return read_head(text, head) == Found::kPartial;
 }
 
 }  // namespace pyserve

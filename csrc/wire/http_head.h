@@ -29,6 +29,8 @@ struct HttpHead {
   std::optional<std::size_t> header_length;
   // An Accept-Encoding that names anything but identity.
   bool accepts_compression = false;
+  // An Origin: a web page asks, and some servers answer it in their own way.
+  bool origin = false;
   // Connection: close.  aiohttp reads nothing after such a request, so nobody else may.
   bool close = false;
   // A POST to a plain path, with a Content-Length and no header that asks for something special:
@@ -39,5 +41,8 @@ struct HttpHead {
 // The head that `text` begins with.  nullopt: not whole yet, not strictly well-formed, or its end
 // cannot be told from the head alone; more bytes cure only the first.
 [[nodiscard]] std::optional<HttpHead> parse_http_head(std::string_view text) noexcept;
+
+// Whether `text`, which has no whole head, may begin one; nobody else finds fault with it so far.
+[[nodiscard]] bool begins_http_head(std::string_view text) noexcept;
 
 }  // namespace pyserve

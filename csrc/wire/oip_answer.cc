@@ -28,12 +28,26 @@ void append_integer(Int value, std::string& out) {
 
 // Milliseconds as "%.3f" writes them.
 void append_milliseconds(std::int64_t nanoseconds, std::string& out) {
+  constexpr std::int64_t kExact = 1'000'000'000'000'000;
+  constexpr std::int64_t kMicro = 1'000;
+  std::array<char, 40> text;
+  if (nanoseconds >= 0 && nanoseconds < kExact && nanoseconds % kMicro != kMicro / 2) {
+    // No tie: whole microseconds round as the quotient does.
+    const std::int64_t micros = (nanoseconds + kMicro / 2) / kMicro;
+    char* end = std::to_chars(text.begin(), text.end(), micros / kMicro).ptr;
+    const auto rest = static_cast<int>(micros % kMicro);
+    *end++ = '.';
+    *end++ = static_cast<char>('0' + rest / 100);
+    *end++ = static_cast<char>('0' + rest / 10 % 10);
+    *end++ = static_cast<char>('0' + rest % 10);
+    out.append(text.data(), end);
+    return;
+  }
   constexpr double kNanosPerMilli = 1e6;
-  std::array<char, 40> digits;
-  out.append(digits.data(), std::to_chars(digits.begin(), digits.end(),
-                                          static_cast<double>(nanoseconds) / kNanosPerMilli,
-                                          std::chars_format::fixed, 3)
-                                .ptr);
+  const double milliseconds = static_cast<double>(nanoseconds) / kNanosPerMilli;
+  out.append(
+      text.data(),
+      std::to_chars(text.begin(), text.end(), milliseconds, std::chars_format::fixed, 3).ptr);
 }
 
 // ---- the body's JSON ---------------------------------------------------------------------------
@@ -174,6 +188,7 @@ Status write_oip_answer(const OipAnswer& answer, std::string& out) {
   out += "Server-Timing: ";
   append_server_timing(answer.timing, out);
   out += "\r\n";
+  out += answer.fields;
   if (answer.close) out += "Connection: close\r\n";
   out += date_line();
   out += "\r\n";

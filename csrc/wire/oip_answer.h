@@ -36,7 +36,8 @@ struct OipAnswer {
   std::string_view model, version, id;  // an empty id is left out
   std::span<const OipAnswerOutput> outputs;
   OipAnswerTiming timing;
-  bool close;  // the connection ends with this answer
+  bool close = false;            // the connection ends with this answer
+  std::string_view fields = {};  // more header lines, each ended by CR LF
 };
 
 // Appends the answer to `out`.  An output that JSON cannot carry (NaN, infinity, BYTES) is an error

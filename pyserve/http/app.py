@@ -7,6 +7,7 @@ is the same for all of them: errors, the count of answers, and the drain.
 import asyncio
 import logging
 import math
+from typing import Protocol
 
 from aiohttp import web
 
@@ -29,15 +30,30 @@ class WrongMethod(PyserveError):
     http_status = 405
 
 
+class Beyond(Protocol):
+    """Answers requests by itself, and says how many when it is asked."""
+
+    @property
+    def under_way(self) -> int:
+        """How many it has begun and not answered; `look_whether_idle` is called at the last."""
+        ...
+
+    def settle_counts(self) -> None:
+        """Add what it has answered to the routes' counts."""
+        ...
+
+
 class App:
     """The handler of every request; `drain` says when the last one has been answered.
 
     otherwise: how errors are worded where the route has no way of its own.
     beside: the apps of other ports, whose answers are counted with this one's.
+    beyond: what answers requests of these routes without calling this.
     """
 
     def __init__(self, router: Router, *, otherwise: Refusal | None = None) -> None:
         self.beside: list[App] = []
+        self.beyond: Beyond | None = None
         self._router = router
         self._otherwise = otherwise or refusal
         self._unmatched = Route("", "unmatched", _no_handler)
@@ -88,13 +104,17 @@ class App:
     def end(self) -> None:
         """The request has its answer, or nobody waits for it any more."""
         self._in_flight -= 1
-        if self._draining and not self._in_flight:
-            self._idle.set()
+        self.look_whether_idle()
 
     def start_draining(self) -> None:
         """From now on close each connection with its next answer."""
         self._draining = True
-        if not self._in_flight:
+        self.look_whether_idle()
+
+    def look_whether_idle(self) -> None:
+        """While draining: note whether the last request has been answered."""
+        beyond = 0 if self.beyond is None else self.beyond.under_way
+        if self._draining and not self._in_flight and not beyond:
             self._idle.set()
 
     async def drained(self) -> None:
@@ -103,6 +123,8 @@ class App:
 
     def responses(self) -> list[tuple[str, int, int]]:
         """Route, status and how many answers, for the metrics."""
+        if self.beyond is not None:
+            self.beyond.settle_counts()
         totals: dict[tuple[str, int], int] = {}
         for route in (*self._router.routes, self._unmatched):
             for status, count in list(route.responses.items()):

@@ -54,9 +54,17 @@ def build_app(
         TorchServeManagementApi(store, management, version=version).add_routes(router)
     DocsUi().add_routes(router)
     OpenApi(version=version).add_routes(router)  # the last: it describes all that are there
-    # A log line for each request is the plain lane's, and so is a look at where it comes from.
-    plain = config.request_log or bool(config.cors_origin)
-    if not config.express or plain or not supported():
+    # A log line for each request is the plain lane's.
+    if not config.express or config.request_log or not supported():
         return app, None
-    lane = ExpressLane(app, service, router, infer=oip.infer, max_body_bytes=config.max_body_bytes)
+    lane = ExpressLane(
+        app,
+        service,
+        router,
+        infer=oip.infer,
+        max_body_bytes=config.max_body_bytes,
+        # Who says where it comes from gets an answer of its own.
+        cors=isinstance(app, CorsApp),
+        fields=app.varying(b"") if isinstance(app, CorsApp) else b"",
+    )
     return app, lane

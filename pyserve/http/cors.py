@@ -58,7 +58,7 @@ class CorsApp(App):
             answer = await super().__call__(request)
             allowed += _EXPOSED if allowed else b""
         assert isinstance(answer, Answer)
-        answer.fields = self._varying(answer.fields) + allowed
+        answer.fields = self.varying(answer.fields) + allowed
         return answer
 
     def _allowed(self, origin: str | None) -> bytes:
@@ -67,8 +67,8 @@ class CorsApp(App):
             return b""
         return f"Access-Control-Allow-Origin: {'*' if self._any else origin}\r\n".encode()
 
-    def _varying(self, fields: bytes) -> bytes:
-        """Say to caches that answers depend on the origin, where they do."""
+    def varying(self, fields: bytes) -> bytes:
+        """Return `fields` and what tells caches that answers depend on the origin, if so."""
         if self._any:
             return fields
         if _VARY in fields:

@@ -8,9 +8,9 @@ model, on a socket pair that no client and no metric sees.
 
 import asyncio
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import msgspec
 
@@ -47,14 +47,6 @@ class _Understudy:
     def __init__(self, light: "Model | None") -> None:
         self._light = light
 
-    @property
-    def model(self) -> Self:
-        """As `LiveVersion`."""
-        return self
-
-    def release(self) -> None:
-        """As `LiveVersion`."""
-
     def __enter__(self) -> Self:
         return self
 
@@ -70,11 +62,17 @@ class _Understudy:
         """As `Registry.lease`."""
         return self
 
-    def submit_http(
-        self, lane: "_C.HttpLane", head: "_C.RequestHead", body: "_C.RequestBody | None", token: Any
-    ) -> "bytes | _C.Request | None":
-        """As `Model.submit_http`."""
-        return None if self._light is None else self._light.submit_http(lane, head, body, token)
+    def get(self, name: str, version: str | None = None) -> Self:
+        """As `Registry.get`."""
+        return self
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """As `Registry.watch`."""
+
+    @property
+    def express_version(self) -> "_C.ModelVersion | None":
+        """As `Model.express_version`."""
+        return None if self._light is None else self._light.express_version
 
     async def infer_tensors(
         self,

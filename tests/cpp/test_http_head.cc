@@ -100,12 +100,57 @@ TEST(HttpHead, OtherRequestsAreDelimitedAndLeftToThePlainLane) {
   EXPECT_EQ(got->head.body_bytes, 3U);
 }
 
-TEST(HttpHead, EveryCutOfAGoodHeadIsNotWhole) {
+// The text is copied as in read().
+bool begins(std::string_view text) {
+  const auto copy = std::make_unique<char[]>(text.size());
+  std::memcpy(copy.get(), text.data(), text.size());
+  return begins_http_head({copy.get(), text.size()});
+}
+
+TEST(HttpHead, EveryCutOfAGoodHeadIsNotWholeAndMayBecomeOne) {
   const std::string text = std::string(kStart) + "Content-Length: 3\r\nAccept: */*\r\n\r\n";
   ASSERT_TRUE(read(text));
+  EXPECT_FALSE(begins(text));
   for (std::size_t size = 0; size < text.size(); ++size) {
     EXPECT_FALSE(read(std::string_view(text).substr(0, size))) << size;
+    EXPECT_TRUE(begins(std::string_view(text).substr(0, size))) << size;
   }
+}
+
+TEST(HttpHead, WhatCanBecomeNoHeadIsNotWaitedFor) {
+  for (const char* text : {"X",
+                           "POSTS",
+                           "post",
+                           "POST  ",
+                           "POST a",
+                           "POST /\x01",
+                           "POST /a HTTP/1.0",
+                           "POST /a HTTQ",
+                           "POST /a HTTP/1.1\n",
+                           "\r\n",
+                           "\x16\x03",
+                           "GET /a HTTP/1.1\r\n: ",
+                           "GET /a HTTP/1.1\r\nA ",
+                           "GET /a HTTP/1.1\r\n A",
+                           "GET /a HTTP/1.1\r\nA: \x01",
+                           "GET /a HTTP/1.1\r\nA: b\rc",
+                           "POST /a HTTP/1.1\r\nContent-Length: x",
+                           "POST /a HTTP/1.1\r\nContent-Length: +",
+                           "POST /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: ",
+                           "POST /a HTTP/1.1\r\nTransfer-Encoding: c"}) {
+    EXPECT_FALSE(begins(text)) << text;
+  }
+  const std::string long_head = std::string(kStart) + "A: " + std::string(kMaxHeadBytes, 'a');
+  EXPECT_TRUE(begins(long_head.substr(0, kMaxHeadBytes - 1)));
+  EXPECT_FALSE(begins(long_head.substr(0, kMaxHeadBytes)));
+  std::string many(kStart);
+  for (std::size_t i = 1; i <= kMaxHeaders; ++i) many += "A: b\r\n";
+  EXPECT_FALSE(begins(many + "A"));
+}
+
+TEST(HttpHead, SaysWhetherAPageAsks) {
+  EXPECT_FALSE(read_post("")->head.origin);
+  EXPECT_TRUE(read_post("ORIGIN: https://a.example\r\n")->head.origin);
 }
 
 TEST(HttpHead, RefusesRequestLinesThatAreNotPlain) {
@@ -222,9 +267,9 @@ TEST(HttpHead, WhatAsksForSomethingSpecialIsNotOrdinary) {
   EXPECT_TRUE(is_ordinary(""));
   for (const char* header :
        {"Content-Encoding: gzip\r\n", "content-encoding: identity\r\n", "Expect: 100-continue\r\n",
-        "TE: trailers\r\n", "Trailer: A\r\n", "Authorization: Bearer a\r\n",
-        "Proxy-Authorization: a\r\n", "PROXY-X: a\r\n", "Sec-Fetch-Mode: cors\r\n", "sec-x: a\r\n",
-        "HTTP2-Settings: a\r\n", "Content-Type: Multipart/form-data; boundary=a\r\n",
+        "TE: trailers\r\n", "Trailer: A\r\n", "Proxy-Authorization: a\r\n", "PROXY-X: a\r\n",
+        "Sec-Fetch-Mode: cors\r\n", "sec-x: a\r\n", "HTTP2-Settings: a\r\n",
+        "Content-Type: Multipart/form-data; boundary=a\r\n",
         "Accept-Encoding: gzip\r\nAccept-Encoding: identity\r\n",
         "Inference-Header-Content-Length: 1\r\nInference-Header-Content-Length: 1\r\n",
         "Inference-Header-Content-Length: \r\n", "Inference-Header-Content-Length: +1\r\n",

@@ -62,9 +62,10 @@ class Output {
 // The answer, with "D" for the date.
 std::string write(std::string_view model, std::string_view version, std::string_view id,
                   const std::vector<OipAnswerOutput>& outputs,
-                  const OipAnswerTiming& timing = kTiming, bool close = false) {
+                  const OipAnswerTiming& timing = kTiming, bool close = false,
+                  std::string_view fields = "") {
   std::string out;
-  const Status status = write_oip_answer({model, version, id, outputs, timing, close}, out);
+  const Status status = write_oip_answer({model, version, id, outputs, timing, close, fields}, out);
   if (!status.ok()) {
     EXPECT_EQ(status.code, Code::kInvalidInput);
     return "error: " + status.message;

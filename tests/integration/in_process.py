@@ -107,9 +107,14 @@ class Pipe(asyncio.Transport):
 
 
 class House(AbstractContextManager["House"]):
-    """A server's parts round some models; all is closed at the end."""
+    """A server's parts round some models; all is closed at the end.
 
-    def __init__(self, repository: Path, *models: str, express: bool, **options: Any) -> None:
+    known: the aiohttp that is installed is one for the express lane.
+    """
+
+    def __init__(
+        self, repository: Path, *models: str, express: bool, known: bool = True, **options: Any
+    ) -> None:
         config = ServerConfig(model_repository=(str(repository),), express=express, **options)
         self.registry = Registry(
             Repository(config.model_repository, configure=config.configure), open_model=open_model
@@ -118,20 +123,31 @@ class House(AbstractContextManager["House"]):
         assert not any(failed.values()), failed
         self.service = Service(self.registry)
         self.app, self.lane = build_app(self.service, config, version="0")
-        assert (self.lane is not None) == express
+        assert (self.lane is not None) == (express and known)
         self.http = HttpServer(self.app, self.lane)
-        self.express: Counter[str] = Counter()
-        """How many requests the core took from the express lane, by how they were answered."""
-        self.admitted: list[int] = []
-        """The priorities of those that were queued."""
-        if self.lane is not None:
-            self.lane.core = cast(Any, _Watched(self.lane.core, self.express, self.admitted))
+        self._earlier: Counter[str] = Counter()
 
     def connect(self) -> Pipe:
         return Pipe(self.http)
 
+    @property
+    def express(self) -> Counter[str]:
+        """What the express lane made of the requests on its paths since `forget_counts`."""
+        assert self.lane is not None
+        return Counter(self.lane.core.counts) - self._earlier
+
+    def forget_counts(self) -> None:
+        self._earlier += self.express
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests have begun and are not answered."""
+        return self.app._in_flight + (0 if self.lane is None else self.lane.under_way)
+
     def busy(self) -> bool:
         """Whether a model is at a request."""
+        if self.lane is not None and self.lane.under_way:
+            return True
         routes = self.registry._routes.values()
         return any(live.leases for versions in list(routes) for live in versions.values())
 
@@ -160,31 +176,6 @@ class House(AbstractContextManager["House"]):
 
     def __enter__(self) -> Self:
         return self
-
-
-class _Watched:
-    """A core's lane that counts what it takes."""
-
-    def __init__(self, lane: Any, counts: Counter[str], admitted: list[int]) -> None:
-        self._lane = lane
-        self._counts = counts
-        self._admitted = admitted
-
-    def close_connections(self) -> None:
-        self._lane.close_connections()
-
-    def submit(self, *arguments: Any) -> Any:
-        self._counts["asked"] += 1
-        try:
-            answer = self._lane.submit(*arguments)
-        except Exception:
-            self._counts["refused"] += 1
-            raise
-        kind = {type(None): "left", bytes: "at once"}.get(type(answer), "queued")
-        self._counts[kind] += 1
-        if kind == "queued":
-            self._admitted.append(answer.priority)
-        return answer
 
 
 def loop_that_tells() -> asyncio.AbstractEventLoop:

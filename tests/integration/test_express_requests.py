@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from in_process import House, loop_that_tells
-from lane_requests import GOOD, GOOD_REQUESTS, LIMIT, SMALL, head, infer, infer_raw, odd, rows
-from lanes import heard, statuses
+from in_process import House, Pipe, loop_that_tells
+from lane_requests import GOOD, GOOD_REQUESTS, LIMIT, ROW, SMALL, head, infer, infer_raw, odd, rows
+from lanes import Heard, heard, statuses
 from server_process import floats, numbers
 
 from pyserve.deadlines import deadlines_here
+from pyserve.http import express
 
 INFER = "/v2/models/{model}/infer"
 
@@ -24,7 +28,6 @@ LEFT = {
     "a query",
     "a whole URL",
     "Accept-Encoding twice",
-    "authorization",
     "chunked",
     "content types",  # one of them is multipart
     "deflate",
@@ -55,14 +58,16 @@ LEFT = {
 }
 
 
-def in_a_house(repository: Path, *models: str, test: Callable[[House], Awaitable[None]]) -> None:
+def in_a_house(
+    repository: Path, *models: str, test: Callable[[House], Awaitable[None]], **options: Any
+) -> None:
     """Run `test` with the express lane and these models; no request may be left over."""
 
     async def run() -> None:
-        with House(repository, *models, express=True, max_body_bytes=LIMIT) as house:
+        with House(repository, *models, express=True, max_body_bytes=LIMIT, **options) as house:
             await test(house)
             await house.quiet()
-            assert house.app._in_flight == 0
+            assert house.in_flight == 0
             assert not house.busy()
 
     with asyncio.Runner(loop_factory=loop_that_tells) as runner:
@@ -79,19 +84,18 @@ async def answered(house: House, request: bytes) -> list[int]:
 
 def taken(house: House) -> int:
     """How many requests the lane took and answered, or will answer."""
-    return house.express["at once"] + house.express["queued"]
+    return house.express["run"] + house.express["queued"]
 
 
 def test_plain_requests_of_every_kind_take_the_lane(model_repository: Path) -> None:
     async def check(house: House) -> None:
         wrong = []
         for name, request in GOOD_REQUESTS.items():
-            house.express.clear()
+            house.forget_counts()
             found = await answered(house, request)
             assert set(found) == {200}, name
             if (taken(house) == len(found)) != (name not in LEFT):
                 wrong.append(name)
-            assert house.express["asked"] == taken(house) + house.express["left"]
         assert not wrong
 
     models = ("affine", "pair", "lengths", "shout", "scalar")
@@ -104,12 +108,12 @@ def test_a_refusal_of_the_model_stays_in_the_lane(model_repository: Path) -> Non
         nan = infer("affine", numbers(3e38, 2, 3, 4))
         assert await answered(house, nan) == [400]
         assert house.express["left"] == 0
-        assert house.express["asked"] == 2
+        assert taken(house) == 2
         # What the core cannot say in Python's words it leaves to Python.
         assert await answered(house, infer("affine", b"{}")) == [400]
         assert house.express["left"] == 1
         assert await answered(house, infer("nope", GOOD)) == [404]
-        assert house.express["asked"] == 3
+        assert taken(house) == 2
 
     in_a_house(model_repository, "affine", "fussy", test=check)
 
@@ -121,7 +125,7 @@ def test_the_first_bytes_of_a_connection_may_be_a_request_for_the_lane(
         pipe = house.connect()
         pipe.send(SMALL)  # before aiohttp's own task has taken its first step
         assert statuses(heard(bytes(pipe.written))) == [200]
-        assert house.express == {"asked": 1, "at once": 1}
+        assert house.express == {"run": 1}
 
     in_a_house(model_repository, "affine", test=check)
 
@@ -180,14 +184,14 @@ def test_a_client_that_leaves_cancels_its_request_and_holds_up_nobody(
         pipes = [house.connect() for _ in range(3)]
         for pipe in pipes:
             pipe.send(infer("patient", GOOD) * 2)  # the second waits behind the first
-        assert house.express == {"asked": 3, "queued": 3}
+        assert house.express == {"queued": 3}
         assert house.busy()
         (stats,) = house.service.stats("patient")
         assert stats.stats.queued == 3
         for pipe in pipes:
             pipe.leave()
         await asyncio.sleep(0)  # the loop's next turn tells the connections
-        assert house.app._in_flight == 0
+        assert house.in_flight == 0
         assert not house.busy()
         (stats,) = house.service.stats("patient")
         assert stats.stats.queued == 0
@@ -203,6 +207,217 @@ def test_a_client_that_leaves_cancels_its_request_and_holds_up_nobody(
     in_a_house(model_repository, "patient", test=check)
 
 
+def crowd(house: House, *requests: bytes) -> list[Pipe]:
+    """Connections that have just sent these at once, behind another such crowd."""
+    pipes = [house.connect() for _ in requests]
+    for pipe, request in zip(pipes, requests, strict=True):
+        pipe.send(request)
+    return pipes
+
+
+async def until_answered(house: House, *requests: bytes) -> None:
+    """Have a crowd answered, so that the next requests are not taken for lone ones."""
+    crowd(house, *requests)
+    await house.quiet()
+
+
+def batch_of(answer: Heard) -> int:
+    """How many rows were run together with a request."""
+    found = re.search(rb"batch;desc=(\d+)", answer.head)
+    assert found is not None
+    return int(found[1])
+
+
+def test_requests_that_arrive_together_are_run_together_and_answered_apart(
+    model_repository: Path,
+) -> None:
+    async def check(house: House) -> None:
+        await until_answered(house, SMALL, SMALL)
+        house.forget_counts()
+        requests = [infer_raw("affine", floats(i, 0, 0, 0) * (i % 3 + 1)) for i in range(9)]
+        requests += [infer("affine", numbers(9, 0, 0, 0) | {"id": "json"})]
+        pipes = crowd(house, *requests)
+        assert not any(pipe.written for pipe in pipes)  # not before the turn's end
+        await house.quiet()
+        assert house.express == {"run": 10}
+        for number, pipe in enumerate(pipes):
+            (answer,) = heard(bytes(pipe.written))
+            assert answer.status == 200
+            assert batch_of(answer) == 19
+            (alone,) = heard(await said(house, requests[number]))
+            assert answer.body == alone.body
+        (stats,) = house.service.stats("affine")
+        assert stats.stats.success_count == 22
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+async def said(house: House, request: bytes) -> bytes:
+    pipe = house.connect()
+    pipe.send(request)
+    await house.quiet()
+    return bytes(pipe.written)
+
+
+def test_a_crowd_larger_than_a_batch_is_run_in_several(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        await until_answered(house, SMALL, SMALL)
+        pipes = crowd(house, *[infer_raw("affine", ROW * 25)] * 5)
+        await house.quiet()
+        answers = [heard(bytes(pipe.written)) for pipe in pipes]
+        assert [one.status for (one,) in answers] == [200] * 5
+        assert [batch_of(one) for (one,) in answers] == [50, 50, 50, 50, 25]  # 64 at most
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+def test_only_the_poisoned_one_of_a_crowd_fails(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        good = infer("fussy", GOOD)
+        await until_answered(house, good, good)
+        poisoned = infer("fussy", numbers(-1, 2, 3, 4) | {"id": "bad"})
+        pipes = crowd(house, good, poisoned, good)
+        await house.quiet()
+        answers = [heard(bytes(pipe.written)) for pipe in pipes]
+        assert [one.status for (one,) in answers] == [200, 500, 200]
+        assert b'request \\"bad\\"' in answers[1][0].body
+        (stats,) = house.service.stats("fussy")
+        assert (stats.stats.success_count, sum(stats.stats.failure_counts.values())) == (4, 1)
+
+    in_a_house(model_repository, "fussy", test=check)
+
+
+def test_who_leaves_a_crowd_is_not_run_and_counts_as_499(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        await until_answered(house, SMALL, SMALL)
+        first, second = crowd(house, SMALL, SMALL)
+        first.connection.connection_lost(None)
+        await house.quiet()
+        assert not first.written
+        (answer,) = heard(bytes(second.written))
+        assert batch_of(answer) == 1
+        assert sorted(house.app.responses()) == [(INFER, 200, 3), (INFER, 499, 1)]
+        (stats,) = house.service.stats("affine")
+        assert stats.stats.failure_counts["cancelled"] == 1
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+def test_a_crowd_whose_version_leaves_meanwhile_goes_to_its_successor(
+    model_repository: Path,
+) -> None:
+    async def check(house: House) -> None:
+        await until_answered(house, SMALL, SMALL)
+        pipes = crowd(house, SMALL, SMALL)
+        # Behind the lane's back, and before the turn ends.
+        live = house.registry.get("affine")
+        assert live.drain(0)
+        house.registry.load("affine", {("queue", "capacity"): 100}).result()
+        await house.quiet()
+        for pipe in pipes:
+            assert statuses(heard(bytes(pipe.written))) == [200]
+        assert house.express["left"] == 2
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+def test_what_changes_what_is_served_changes_it_for_the_lane(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        pipe.send(SMALL)
+        before = house.registry.get("affine")
+        house.registry.load("affine", {("queue", "capacity"): 100}).result()
+        pipe.send(SMALL)
+        await house.quiet()
+        assert before.stats().success_count == 1
+        assert house.registry.get("affine").stats().success_count == 1
+        house.registry.unload("affine").result()
+        pipe.send(SMALL)
+        await house.quiet()
+        assert statuses(heard(bytes(pipe.written))) == [200, 200, 404]
+        assert sorted(house.app.responses()) == [(INFER, 200, 2), (INFER, 404, 1)]
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+def test_with_an_aiohttp_that_is_not_known_all_takes_the_plain_lane(
+    model_repository: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(express, "_INTERNALS", (*express._INTERNALS, "_of_another_release"))
+
+    async def run() -> None:
+        with House(model_repository, "affine", express=True, known=False) as house:
+            assert await answered(house, SMALL) == [200]
+            assert house.app.responses() == [(INFER, 200, 1)]
+
+    with (
+        caplog.at_level(logging.WARNING, "pyserve"),
+        asyncio.Runner(loop_factory=loop_that_tells) as runner,
+    ):
+        runner.run(run())
+    assert "no _of_another_release" in caplog.text
+
+
+PAGE = "https://app.example"
+
+
+def test_with_origins_to_answer_who_names_none_still_takes_the_lane(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        (answer,) = heard(await said(house, SMALL))
+        assert house.express == {"run": 1}
+        assert b"\r\nVary: Origin\r\n" in answer.head
+        for origin in (PAGE, "https://evil.example"):
+            (answer,) = heard(await said(house, infer("affine", GOOD, f"Origin: {origin}")))
+            assert (b"\r\nAccess-Control-Allow-Origin: " in answer.head) == (origin == PAGE)
+        assert house.express == {"run": 1}
+        (answer,) = heard(await said(house, infer("affine", numbers(3e38, 2, 3, 4))))
+        assert house.express == {"run": 2}
+        assert answer.status == 400
+        assert b"\r\nVary: Origin\r\n" in answer.head
+
+    in_a_house(model_repository, "affine", cors_origin=(PAGE,), test=check)
+
+
+def test_the_rest_of_a_head_may_come_whenever_it_likes(model_repository: Path) -> None:
+    async def check(house: House) -> None:
+        pipe = house.connect()
+        for at in range(len(SMALL)):
+            pipe.send(SMALL[at : at + 1])
+            await house.quiet()
+        pipe.send(SMALL + SMALL[:30])
+        pipe.send(SMALL[30:])
+        await house.quiet()
+        assert statuses(heard(bytes(pipe.written))) == [200] * 3
+        assert taken(house) == 3
+        pipe.send(b"GET /v2 HT")
+        pipe.send(b"TP/9.9\r\n\r\n")
+        await house.quiet()
+        assert statuses(heard(bytes(pipe.written))) == [200] * 3 + [400]
+        assert pipe.closed
+
+    in_a_house(model_repository, "affine", test=check)
+
+
+def test_an_idle_connection_of_the_lane_is_closed_and_a_busy_one_is_not(
+    model_repository: Path,
+) -> None:
+    async def check(house: House) -> None:
+        idle, used, waiting = house.connect(), house.connect(), house.connect()
+        await asyncio.sleep(0)  # aiohttp's own tasks begin to wait
+        idle.send(SMALL)
+        used.send(SMALL)
+        waiting.send(infer("patient", GOOD))
+        for pipe, timeout_s in ((idle, -1.0), (used, 3600.0), (waiting, 3600.0)):
+            connection = pipe.connection
+            connection._keepalive_timeout = timeout_s
+            connection._next_keepalive_close_time = 0.0  # as if aiohttp had seen nothing for long
+            connection._process_keepalive()
+        assert (idle.closed, used.closed, waiting.closed) == (True, False, False)
+        waiting.leave()
+
+    in_a_house(model_repository, "affine", "patient", test=check)
+
+
 LARGE = infer_raw("affine", floats(1, 2, 3, 4) * 64)
 IMMENSE = odd("Host: here", f"Content-Length: {LIMIT}")
 
@@ -215,10 +430,10 @@ def test_a_client_that_leaves_within_its_body_counts_as_499(
         pipe = house.connect()
         pipe.send(request_[:-10])
         await house.quiet()
-        assert house.app._in_flight == 1
+        assert house.in_flight == 1
         pipe.leave()
         await house.quiet()
-        assert house.app._in_flight == 0
+        assert house.in_flight == 0
         assert house.app.responses() == [(INFER, 499, 1)]
         assert not pipe.written
 
@@ -239,8 +454,7 @@ def test_a_large_body_comes_in_pieces_of_any_size(model_repository: Path, size: 
         pipe.send(SMALL)
         await house.quiet()
         assert statuses(heard(bytes(pipe.written))) == [200, 200]
-        # The first byte of a head makes the connection aiohttp's.
-        assert house.express["asked"] == (0 if size < 100 else 2)
+        assert taken(house) == 2
 
     in_a_house(model_repository, "affine", test=check)
 
@@ -269,7 +483,7 @@ def test_a_draining_server_answers_what_has_begun_and_closes(model_repository: P
         assert late.status == 503
         assert b"\r\nConnection: close\r\n" in late.head
         assert idle.closed
-        assert house.express["asked"] == 2
+        assert taken(house) == 2
 
     in_a_house(model_repository, "affine", test=check)
 
@@ -282,7 +496,7 @@ def test_a_deadline_ends_a_request_in_the_lane_and_the_next_is_taken(
 ) -> None:
     async def check(house: House) -> None:
         assert await answered(house, LATE + SMALL + LATE + SMALL) == [504, 200, 504, 200]
-        assert taken(house) == house.express["asked"] == 4
+        assert house.express == {"queued": 2, "run": 2}
         assert house.service.stats("patient")[0].stats.queued == 0
 
     in_a_house(model_repository, "affine", "patient", test=check)
@@ -331,7 +545,7 @@ def test_an_answer_in_time_takes_its_deadline_along(model_repository: Path) -> N
             pipe.send(half)
         await house.quiet()
         assert [statuses(heard(bytes(pipe.written))) for pipe in pipes] == [[200], [200]]
-        assert house.express == {"asked": 2, "queued": 2}
+        assert house.express == {"queued": 2}
         assert len(deadlines_here()) == 0
 
     in_a_house(model_repository, "patient", test=check)
@@ -342,8 +556,12 @@ def test_a_model_with_a_timeout_of_its_own_is_served_in_the_lane(model_repositor
         settings = ("patient:queue.timeout_ms=20", "patient:queue.default_priority=3")
         with House(model_repository, "patient", "affine", express=True, settings=settings) as house:
             assert await answered(house, infer("patient", GOOD) + SMALL) == [504, 200]
-            assert house.express == {"asked": 2, "queued": 1, "at once": 1}
-            assert house.admitted == [3]
+            assert house.express == {"queued": 1, "run": 1}
+            pipe = house.connect()
+            pipe.send(infer("patient", GOOD))
+            assert pipe.connection._core.priority == 3
+            pipe.leave()
+            await house.quiet()
 
     with asyncio.Runner(loop_factory=loop_that_tells) as runner:
         runner.run(run())
@@ -359,7 +577,7 @@ def test_the_core_is_told_the_priority(
     async def check(house: House) -> None:
         pipe = house.connect()
         pipe.send(infer("patient", GOOD | {"parameters": parameters}))
-        assert house.admitted == [priority]
+        assert pipe.connection._core.priority == priority
         pipe.leave()
 
     in_a_house(model_repository, "patient", test=check)

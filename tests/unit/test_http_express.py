@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -16,6 +17,11 @@ from pyserve.http.express import ExpressLane, supported
 from pyserve.http.routing import Params, Router
 from pyserve.registry import Registry
 from pyserve.service import Service
+
+
+class NoModels:
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Nothing ever changes."""
 
 
 async def infer(request: BaseRequest, params: Params) -> Answer:
@@ -33,7 +39,7 @@ def lane() -> ExpressLane:
         router.add("POST", f"{base}/infer", infer)
         router.add("GET", base, other)
     router.add("POST", "/v2/repository/index", other)
-    service = Service(cast(Registry, None))
+    service = Service(cast(Registry, NoModels()))
     return ExpressLane(App(router), service, router, infer=infer, max_body_bytes=100)
 
 

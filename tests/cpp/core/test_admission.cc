@@ -70,6 +70,18 @@ TEST(Admission, RefusesWhileDraining) {
   EXPECT_EQ(admission.in_flight(), 0);
 }
 
+TEST(Admission, ABatchEntersAtOnceOrNotAtAll) {
+  Admission admission(4);
+  EXPECT_TRUE(admission.enter(100));  // it does not wait, so it needs no room
+  EXPECT_EQ(admission.in_flight(), 100);
+  EXPECT_EQ(admission.queued(), 0);
+  admission.stop_accepting();
+  EXPECT_FALSE(admission.enter(1));
+  EXPECT_EQ(admission.in_flight(), 100);
+  admission.leave(100);
+  EXPECT_TRUE(admission.wait_idle(kNever, steady_clock()));
+}
+
 TEST(Admission, WaitsNoLongerThanAsked) {
   const FakeClock clock(100);
   Admission admission(4);

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -499,6 +501,80 @@ TEST_F(ModelVersionTest, WhatFailsOnItsSubmittersThreadIsSettledToo) {
   ASSERT_TRUE(version_->run_here(late));
   EXPECT_EQ(late->status.code, Code::kUnavailable);
   EXPECT_EQ(version_->in_flight(), 0);
+}
+
+TEST_F(ModelVersionTest, TheTimeOfABatchOnItsSubmittersThreadIsThatOfTheNextTried) {
+  options_.warmup = true;
+  options_.max_batch_size = 6;
+  use(taking([](std::int64_t rows) { return rows * 10; }));
+  start();
+  EXPECT_EQ(version_->time_here(1), 10);
+  EXPECT_EQ(version_->time_here(3), 40);
+  EXPECT_EQ(version_->time_here(6), 60);
+  EXPECT_EQ(version_->time_here(7), kNever);
+  options_.warmup = false;
+  start();
+  EXPECT_EQ(version_->time_here(1), kNever);
+}
+
+TEST_F(ModelVersionTest, AGatheredBatchIsRunAndCountedByTheRequest) {
+  options_.warmup = true;
+  start();
+  clock_.advance(100);
+  const std::vector<GatheredRequest> requests{{.rows = 1, .arrival = clock_.now() - 30},
+                                              {.rows = 2, .arrival = clock_.now() - 10}};
+  Gathered gathered{.formed = clock_.now()};
+  const Values inputs{Value(at::tensor({{1.F}, {2.F}, {3.F}}))};
+  const std::optional<Status> status = version_->run_gathered(inputs, requests, gathered);
+  ASSERT_TRUE(status.has_value());
+  ASSERT_TRUE(status->ok()) << status->message;
+  EXPECT_EQ(floats_of(gathered.outputs[0]), (std::vector<float>{2, 3, 4}));
+  EXPECT_EQ(gathered.timing.batch_size, 3);
+  const VersionStats stats = version_->stats();
+  EXPECT_EQ(stats.outcomes[static_cast<std::size_t>(Code::kOk)], 2);
+  EXPECT_EQ(stats.rows, 3);
+  EXPECT_EQ(stats.batches, 1);
+  EXPECT_EQ(stats.request.count, 2U);
+  EXPECT_EQ(stats.queue.sum, 40);
+  EXPECT_EQ(version_->in_flight(), 0);
+}
+
+TEST_F(ModelVersionTest, AGatheredBatchThatFailsIsCountedOnlyWhereItIsOneRequest) {
+  options_.warmup = true;
+  start();
+  Gathered gathered;
+  const Values two{Value(at::tensor({{1.F}, {kPoison}}))};
+  const std::vector<GatheredRequest> requests(2);
+  EXPECT_EQ(version_->run_gathered(two, requests, gathered)->code, Code::kModelFailed);
+  const auto failed = static_cast<std::size_t>(Code::kModelFailed);
+  EXPECT_EQ(version_->stats().outcomes[failed], 0);
+  const Values one{Value(at::tensor({{kPoison}}))};
+  EXPECT_EQ(version_->run_gathered(one, std::span(requests).first(1), gathered)->code,
+            Code::kModelFailed);
+  EXPECT_EQ(version_->stats().outcomes[failed], 1);
+  EXPECT_EQ(version_->in_flight(), 0);
+}
+
+TEST_F(ModelVersionTest, AGatheredBatchIsNotTouchedOnceTheVersionDrains) {
+  options_.warmup = true;
+  start();
+  ASSERT_TRUE(version_->drain(kNever));
+  Gathered gathered;
+  const Values inputs{Value(at::tensor({{1.F}}))};
+  const std::vector<GatheredRequest> requests(1);
+  EXPECT_FALSE(version_->run_gathered(inputs, requests, gathered).has_value());
+  EXPECT_EQ(version_->stats().batches, 0);
+}
+
+TEST_F(ModelVersionTest, ARehearsedBatchLeavesNoTrace) {
+  options_.warmup = true;
+  start();
+  Gathered gathered;
+  const Values inputs{Value(at::tensor({{1.F}}))};
+  const std::vector<GatheredRequest> requests(1);
+  EXPECT_TRUE(version_->run_gathered(inputs, requests, gathered, /*rehearsal=*/true)->ok());
+  EXPECT_EQ(floats_of(gathered.outputs[0]), std::vector<float>{2});
+  EXPECT_EQ(version_->stats().batches, 0);
 }
 
 TEST_F(ModelVersionTest, WhatCannotBeHadIsOneLine) {
