@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/json_numbers.h"
+#include "base/notices.h"
 #include "engine/model_version.h"
 #include "python/convert.h"
 #include "python/grpc_lane.h"
@@ -24,6 +25,7 @@
 #include "python/http_lane.h"
 #include "python/native_call.h"
 #include "python/requests.h"
+#include "runtime/device.h"
 #include "tensor/collate.h"
 
 namespace pyserve::python {
@@ -224,7 +226,7 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                 const py::object& outputs, std::int64_t max_batch_size, bool insist_on_batching,
                 std::optional<std::int64_t> max_queue_delay_us, std::int64_t queue_capacity,
                 int instances, bool plan_instances, int threads, bool elastic, bool warmup,
-                std::int64_t idle_spin_us, const py::sequence& examples,
+                bool cuda_graphs, std::int64_t idle_spin_us, const py::sequence& examples,
                 std::int64_t default_timeout_ns, std::uint8_t default_priority) {
   LoadOptions options{.name = name,
                       .version = version,
@@ -245,6 +247,7 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                       .threads = threads,
                       .elastic = elastic,
                       .warmup = warmup,
+                      .cuda_graphs = cuda_graphs,
                       .idle_spin = idle_spin_us * 1000};
   if (options.inputs.has_value()) {
     const Signature declared{
@@ -269,6 +272,17 @@ void define_module(py::module_& m) {
   m.attr("DURATION_BOUNDS_NS") = py::tuple(py::cast(kDurationBoundsNs));
   m.attr("ROW_BOUNDS") = py::tuple(py::cast(kRowBounds));
   m.def("available_cpus", &available_cpus);
+  m.def(
+      "resolve_device", [](std::string_view text) { return parse_device(text).str(); },
+      py::arg("device"));
+  m.def("notices_fileno", [] { return process_notices().fileno(); });
+  m.def("take_notices", [] {
+    py::list notices;
+    for (const Notice& notice : process_notices().take()) {
+      notices.append(py::make_tuple(notice_name(notice.kind), notice.text));
+    }
+    return notices;
+  });
   m.def("mark_forked", [] {
     mark_forked();
     forget_native_calls();
@@ -303,9 +317,9 @@ void define_module(py::module_& m) {
            py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),
            py::arg("max_batch_size"), py::arg("insist_on_batching"), py::arg("max_queue_delay_us"),
            py::arg("queue_capacity"), py::arg("instances"), py::arg("plan_instances"),
-           py::arg("threads"), py::arg("elastic"), py::arg("warmup"), py::arg("idle_spin_us"),
-           py::arg("examples"), py::arg("default_timeout_ns"), py::arg("default_priority"),
-           py::call_guard<NativeCall>())
+           py::arg("threads"), py::arg("elastic"), py::arg("warmup"), py::arg("cuda_graphs"),
+           py::arg("idle_spin_us"), py::arg("examples"), py::arg("default_timeout_ns"),
+           py::arg("default_priority"), py::call_guard<NativeCall>())
       .def_property_readonly("device", &ModelVersion::device)
       .def_property_readonly("inputs",
                              [](const ModelVersion& v) { return specs_list(v.signature().inputs); })
@@ -320,6 +334,11 @@ void define_module(py::module_& m) {
       .def_property_readonly("elastic", &ModelVersion::elastic)
       .def_property_readonly("runs_here", &ModelVersion::runs_here)
       .def_property_readonly("accepting", &ModelVersion::accepting)
+      .def_property_readonly("failure",
+                             [](const ModelVersion& v) {
+                               return v.failure() != nullptr ? *v.failure() : std::string();
+                             })
+      .def_property_readonly("row_limit", &ModelVersion::row_limit)
       .def("call", &call, py::arg("args"), py::arg("kwargs"), py::arg("deadline_ns"),
            py::arg("priority"), py::call_guard<NativeCall>())
       .def("submit_wire", &submit_wire, py::arg("queue"), py::arg("inputs"), py::arg("deadline_ns"),

@@ -96,6 +96,8 @@ class ModelConfig(Group, frozen=True, kw_only=True):
     queue: Queue = Queue()
     versions: Versions = Versions()
     warmup: bool = True
+    # Launch a warmed batch's kernels all at once, on a GPU.
+    cuda_graphs: bool = False
     labels: dict[str, Version] = {}
     # Names of the classes, or a file of them beside the model.
     class_labels: str | tuple[str, ...] | None = None
@@ -215,6 +217,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "timeout_ms": ("queue", "timeout_ms"),
     "default_priority": ("queue", "default_priority"),
     "warmup": ("warmup",),
+    "cuda_graphs": ("cuda_graphs",),
 }
 
 

@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
     timeout_ms: int
     default_priority: int
     warmup: bool
+    cuda_graphs: bool
 
 
 def open_model(path: Path, *, name: str, version: str, config: ModelConfig) -> Model:

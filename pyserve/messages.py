@@ -129,7 +129,8 @@ class VersionStats(msgspec.Struct, frozen=True, kw_only=True):
 
     `success_count` and `failure_counts` (by the core's code name) count requests,
     `inference_count` the rows that were run, `execution_count` the calls of the model;
-    `last_inference_ms` is milliseconds since 1970, 0 for never.
+    `last_inference_ms` is milliseconds since 1970, 0 for never; `row_limit` is how many rows a
+    batch may have since larger ones did not fit into memory, 0 where all did.
     """
 
     success_count: int
@@ -141,6 +142,7 @@ class VersionStats(msgspec.Struct, frozen=True, kw_only=True):
     failure_ns: int
     queued: int
     in_flight: int
+    row_limit: int
     request_seconds: Histogram
     queue_seconds: Histogram
     copy_in_seconds: Histogram

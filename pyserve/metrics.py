@@ -131,10 +131,16 @@ def _gauges(versions: list[LiveStats]) -> Iterator[Metric]:
     in_flight = GaugeMetricFamily(
         "pyserve_in_flight", "Requests admitted and not completed", labels=_MODEL
     )
+    row_limit = GaugeMetricFamily(
+        "pyserve_row_limit",
+        "Rows of a batch that memory has room for; 0: all",
+        labels=_MODEL,
+    )
     for one in versions:
         queued.add_metric([one.name, one.version], one.stats.queued)
         in_flight.add_metric([one.name, one.version], one.stats.in_flight)
-    return iter((queued, in_flight))
+        row_limit.add_metric([one.name, one.version], one.stats.row_limit)
+    return iter((queued, in_flight, row_limit))
 
 
 def _cumulative(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:

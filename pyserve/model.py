@@ -20,7 +20,7 @@ from pyserve.config import ModelConfig
 from pyserve.deadlines import deadlines_here
 from pyserve.errors import ConfigError, LoadFailed
 from pyserve.messages import Completed, Histogram, InputTensor, VersionStats
-from pyserve.plan import plan_instances
+from pyserve.plan import InstancePlan, plan_instances
 from pyserve.scheduling import NEVER_NS, deadline_after, overdue, priority_of
 from pyserve.signature import Example, Signature, TensorSpec, UntypedSpec
 
@@ -81,17 +81,32 @@ class Model:
         self.batched = self.max_batch_size > 0
         self.combines: bool = version.combines
         self.batching_note: str = version.batching_note
-        self.notes: tuple[str, ...] = tuple(version.notes)
+        self._notes: tuple[str, ...] = tuple(version.notes)
         # What stands between a client's data and the tensors; a server sets it, see processing/.
         self.processor: Processor | None = None
         self.class_labels: tuple[str, ...] = ()
         _open_models.add(self)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not as the configuration or the file would have it, one line each."""
+        limit = self._version.row_limit
+        if not limit:
+            return self._notes
+        return (*self._notes, f"batches have at most {limit} rows: more did not fit into memory")
+
+    @property
+    def failure(self) -> str:
+        """Why this version will never serve again, such as a lost device; empty if it may."""
+        return self._version.failure
+
+    @property
     def state(self) -> str:
-        """READY, DRAINING or GONE."""
+        """READY, DRAINING, FAILED or GONE."""
         if self._closed:
             return "GONE"
+        if self.failure:
+            return "FAILED"
         return "READY" if self._version.accepting else "DRAINING"
 
     def __call__(
@@ -245,7 +260,7 @@ def load_model(
     platform = config.platform or PLATFORMS.get(path.suffix, "torchscript")
     if not path.is_file():
         raise LoadFailed(f"{path.name}: there is no such file")
-    plan = plan_instances(core().available_cpus(), config.instances.count, config.instances.threads)
+    plan = _plan(name, version, config)
     inputs, outputs, max_batch_size = _declared(config, signature)
     examples = _examples(config, signature)
     try:
@@ -266,6 +281,7 @@ def load_model(
             threads=plan.threads,
             elastic=plan.elastic,
             warmup=config.warmup,
+            cuda_graphs=config.cuda_graphs,
             idle_spin_us=_IDLE_SPIN_US,
             examples=examples,
             default_timeout_ns=config.queue.timeout_ms * 1_000_000,
@@ -284,6 +300,19 @@ def load_model(
         threads=plan.threads,
         timeout_ns=config.queue.timeout_ms * 1_000_000,
         example=examples[0] if examples else (),
+    )
+
+
+def _plan(name: str, version: str, config: ModelConfig) -> InstancePlan:
+    try:
+        device = core().resolve_device(config.device)
+    except ValueError as error:
+        raise ConfigError(f'model "{name}" version {version}: {error}') from None
+    return plan_instances(
+        core().available_cpus(),
+        config.instances.count,
+        config.instances.threads,
+        on_gpu=device != "cpu",
     )
 
 

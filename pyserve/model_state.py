@@ -103,7 +103,10 @@ class ModelState:
         failure = self.failures.get(number, "") or self.error
         state: State | Literal[""]
         if number in self.live:
-            return ModelIndexEntry(self.name, version, "READY", failure)
+            lost = self.live[number].model.failure
+            return ModelIndexEntry(
+                self.name, version, "UNAVAILABLE" if lost else "READY", lost or failure
+            )
         if number in self.loading or (self.pending and not self.live):
             state, reason = "LOADING", ""
         elif any(one.model.version == version for one in self.retiring):

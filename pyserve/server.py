@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -34,8 +34,17 @@ from pyserve.http.rehearsal import rehearse
 from pyserve.http.request_log import logged
 from pyserve.http.torchserve_ports import GRPC_PORTS, PortTaken, TorchServePorts
 from pyserve.log import request_log
+from pyserve.notices import watch
 from pyserve.registry import Registry
 from pyserve.repository import Repository, platform_of
+from pyserve.restart import (
+    Handover,
+    listeners,
+    next_handover,
+    replace_process,
+    taken_over,
+    too_often,
+)
 from pyserve.service import Service
 from pyserve.shared_memory import SharedMemory
 from pyserve.signature import read_signature
@@ -76,13 +85,25 @@ def serve(config: ServerConfig, *, version: str) -> int:
             # What is plainly no model is told before anything is set up.
             if path.is_file() and platform_of(path, ModelConfig()) == "torchscript":
                 read_signature(path)
-        return uvloop.run(_Server(opened, version).run())
+        before = taken_over()
+        if before is not None:
+            changes: dict[str, object] = {}
+            if config.grpc and before.grpc_port:
+                changes["grpc_port"] = before.grpc_port
+            if config.device == "auto":
+                changes["device"] = before.device
+            opened = opened._replace(config=config.with_options(changes))
+        server = _Server(opened, version, before)
+        code = uvloop.run(server.run())
+    if server.handover is not None:
+        replace_process(server.handover)
+    return code
 
 
 class _Server:
     """One run of the server; every method runs on the event loop."""
 
-    def __init__(self, opened: Opened, version: str) -> None:
+    def __init__(self, opened: Opened, version: str, before: Handover | None) -> None:
         self._opened = opened
         self._config = config = opened.config
         self._version = version
@@ -102,9 +123,14 @@ class _Server:
         self._addresses: dict[str, str] = {}  # by protocol, as the ready line has them
         self._torchserve: dict[str, str] = {}  # TorchServe's own ports, by role
         self._stop = asyncio.Event()
+        self._before = before
+        self._failed = False  # what is left to do is to end, with a code that says so
+        self._lost_device = ""  # set: a new process is to take this one's place
+        self.handover: Handover | None = None
 
     async def run(self) -> int:
         self._catch_signals()
+        end_watch = watch(asyncio.get_running_loop(), self._on_notice)
         app, lane = build_app(
             self._service,
             self._config,
@@ -117,7 +143,7 @@ class _Server:
         http = HttpServer(app if requests is None else logged(app, requests), lane)
         runner = web.ServerRunner(http)
         await runner.setup()
-        site = await self._bind(runner)
+        sites = await self._bind(runner)
         self._addresses["http"] = _url(runner.addresses[0])
         grpc = self._build_grpc() if self._config.grpc else None
         ports = self._build_ports(app) if self._config.torchserve_ports else None
@@ -130,11 +156,14 @@ class _Server:
             await self._stop.wait()
         finally:
             deadline = time.monotonic() + self._config.drain_timeout_s
+            if self._lost_device:
+                self.handover = self._hand_over(sites)
             self._service.start_draining()
             app.start_draining()
             if lane is not None:
                 lane.start_draining()
-            await site.stop()
+            for site in sites:
+                await site.stop()
             if ports is not None:
                 await ports.close_listeners()
             left = max(0.0, deadline - time.monotonic())
@@ -151,8 +180,11 @@ class _Server:
             await http.shutdown(max(1.0, deadline - time.monotonic()))
             if ports is not None:
                 await ports.shutdown(max(1.0, deadline - time.monotonic()))
+            end_watch()
         _logger.info("stopped%s", "" if clean else ", but not everything had finished in time")
-        return 0 if clean else 1
+        if self.handover is not None and not self._lost_device:  # a signal has come in between
+            self.handover = None
+        return 0 if clean and not self._failed else 1
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,6 +192,10 @@ class _Server:
             loop.add_signal_handler(number, self._on_signal, number)
 
     def _on_signal(self, number: signal.Signals) -> None:
+        if self._lost_device:
+            _logger.info("%s: ending, rather than restarting", number.name)
+            self._lost_device = ""
+            return
         if self._stop.is_set():
             _logger.warning("second signal (%s): ending at once", number.name)
             self._end_now()
@@ -167,7 +203,41 @@ class _Server:
         self._service.start_draining()
         self._stop.set()
 
-    async def _bind(self, runner: web.ServerRunner) -> web.TCPSite:
+    def _on_notice(self, kind: str, text: str) -> None:
+        if kind != "device_lost":
+            _logger.warning("%s", text)
+            return
+        _logger.error("%s", text)
+        if self._stop.is_set():
+            return  # it ends already
+        if too_often(self._before):
+            _logger.error("that was not the first restart in a few minutes: ending instead")
+            self._failed = True
+        else:
+            _logger.info("restarting, once what is in flight is answered")
+            lost = [model.device for model in self._registry.live() if model.failure]
+            self._lost_device = lost[0] if lost else self._config.device
+        self._service.start_draining("the server is restarting")
+        self._stop.set()
+
+    def _hand_over(self, sites: Sequence[web.BaseSite]) -> Handover:
+        """Keep what must outlast this process: from here on the listeners have a second owner."""
+        sockets = [
+            os.dup(one.fileno()) for site in sites for one in getattr(site._server, "sockets", ())
+        ]
+        _, _, port = self._addresses.get("grpc", "").rpartition(":")
+        return next_handover(
+            self._before, sockets=sockets, grpc_port=int(port or 0), device=self._lost_device
+        )
+
+    async def _bind(self, runner: web.ServerRunner) -> list[web.BaseSite]:
+        if self._before is not None:
+            sites: list[web.BaseSite] = [
+                web.SockSite(runner, one, backlog=_BACKLOG) for one in listeners(self._before)
+            ]
+            for one in sites:
+                await one.start()
+            return sites
         host, port = self._config.host, self._config.http_port
         site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
         try:
@@ -178,7 +248,7 @@ class _Server:
                 f"cannot listen on {host}, port {port}: {reason}; "
                 "choose another with --host and --http-port (0 takes any free port)"
             ) from None
-        return site
+        return [site]
 
     def _build_grpc(self) -> "GrpcServer":
         """Return the gRPC server, bound but not started; imported only where it is wanted."""

@@ -29,6 +29,7 @@ class Service:
         self._registry = registry
         self.shared_memory = shared_memory  # None: it is off
         self.draining = False  # nothing new is admitted any more
+        self._why_draining = ""
         self._watchers: list[Callable[[], None]] = []
 
     async def infer(self, request: InferRequest) -> InferResponse:
@@ -113,21 +114,22 @@ class Service:
         """Let `version` of a model answer the requests that name none."""
         self._registry.set_default(name, version)
 
-    def start_draining(self) -> None:
-        """From now on nothing new is admitted, and the service is not ready."""
+    def start_draining(self, why: str = "the server is shutting down") -> None:
+        """From now on nothing new is admitted, nor is the service ready; the first `why` holds."""
         self.draining = True
+        self._why_draining = self._why_draining or why
         for tell in self._watchers:
             tell()
 
     def refuse_while_draining(self) -> None:
         """Raise `Unavailable` for a request that came too late to be run."""
         if self.draining:
-            raise Unavailable("the server is shutting down: send the request to another one")
+            raise Unavailable(f"{self._why_draining}: send the request to another one")
 
     def why_not_ready(self) -> str:
         """Return why this server should get no requests now; empty when it should."""
         if self.draining:
-            return "the server is shutting down"
+            return self._why_draining
         if self._registry.ready():
             return ""
         entries = self._registry.index()

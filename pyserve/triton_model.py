@@ -50,11 +50,11 @@ _NOTED = (
 _NOTED_OF_BATCHING = (
     "preferred_batch_size",
     "preserve_ordering",
-    "priority_levels",
-    "default_priority_level",
     "priority_queue_policy",
 )
 _NOTED_OF_INSTANCES = ("rate_limiter", "profile", "passive", "secondary_devices", "host_policy")
+
+_PRIORITIES = 3  # that our requests may have
 
 _INDEXED = re.compile(r".+__([0-9]{1,6})")
 
@@ -111,6 +111,8 @@ class _QueuePolicy(_Group, frozen=True, kw_only=True):
 class _DynamicBatching(_Group, frozen=True, kw_only=True):
     max_queue_delay_microseconds: Whole | None = None
     default_queue_policy: _QueuePolicy | None = None
+    priority_levels: Whole = 0
+    default_priority_level: Whole = 0
 
 
 class _TransactionPolicy(_Group, frozen=True, kw_only=True):
@@ -283,6 +285,11 @@ def _batching(batching: _DynamicBatching, notes: list[str]) -> dict[Key, object]
     changes: dict[Key, object] = {}
     if batching.max_queue_delay_microseconds is not None:
         changes["batching", "max_queue_delay_us"] = int(batching.max_queue_delay_microseconds)
+    if int(batching.priority_levels) > _PRIORITIES:
+        notes.append("priority_levels: there are three here, requests with others are refused")
+    if int(batching.default_priority_level):
+        lowest = min(int(batching.default_priority_level), _PRIORITIES)
+        changes["queue", "default_priority"] = lowest
     policy = batching.default_queue_policy
     if policy is None:
         return changes

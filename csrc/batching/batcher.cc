@@ -104,9 +104,10 @@ bool Batcher::allows_trial(Nanos now) noexcept {
 }
 
 std::int64_t Batcher::most_rows() const noexcept {
+  const std::int64_t most = std::min(policy_.max_rows, row_limit_.rows());
   return policy_.max_delay.has_value()
-             ? policy_.max_rows
-             : std::min(policy_.max_rows, paying_rows_.load(std::memory_order_relaxed));
+             ? most
+             : std::min(most, paying_rows_.load(std::memory_order_relaxed));
 }
 
 void Batcher::learn(const RunTime& run, bool elastic) noexcept {

@@ -44,6 +44,7 @@
 #include "batching/pending.h"
 #include "batching/policy.h"
 #include "batching/request.h"
+#include "batching/row_limit.h"
 #include "batching/run_times.h"
 
 namespace pyserve {
@@ -108,6 +109,9 @@ class Batcher {
   // A run of `rows` took so long in the warm-up.  Before the first next_batch() forms a batch.
   void learn(const RunTime& run, bool elastic) noexcept;
 
+  // What the device's memory has room for; holds with and without a queue delay.
+  RowLimit& row_limit() noexcept { return row_limit_; }
+
   const Admission& admission() const noexcept { return admission_; }
   RequestQueue& orphans() noexcept { return orphans_; }
   std::int64_t max_rows() const noexcept { return policy_.max_rows; }
@@ -168,8 +172,9 @@ class Batcher {
   // admission; a wake-up missed for that count's relaxed order costs no more than the regrouping.
   std::atomic<std::int64_t> company_wanted_;
   std::atomic<std::int64_t> paying_rows_;  // relaxed: a hint
-  Waiter idle_;                            // instances without work
-  Waiter forming_;                         // the holder of the turn, waiting for company
+  RowLimit row_limit_;
+  Waiter idle_;     // instances without work
+  Waiter forming_;  // the holder of the turn, waiting for company
 
   // What forecasts are made from: relaxed hints, none of which publishes anything.
   std::array<RunTimes, 2> run_times_;  // on the threads of a crowd's share; on more than those

@@ -65,6 +65,7 @@ struct Request {
   bool trial = false;              // admitted to learn whether its deadline can be met after all
   std::size_t key = 0;             // batch_key(inputs)
   bool borrows = false;            // inputs point into memory of the attachment
+  bool is_part = false;            // rows of another request, which alone is counted
   bool keeps_outputs = true;       // the caller may keep a row for long: give it its own memory
   std::unique_ptr<Attachment> attachment;
   std::shared_ptr<RequestQueue> queue;  // where it is delivered; null: a caller waits in wait()

@@ -49,6 +49,9 @@ void Instance::main(std::promise<WarmUp> warmed) {
       context_.batcher.finish(batch_.requests);
     }
   }
+  if (context_.failure.why() != nullptr) {
+    static_cast<void>(context_.device_lost(runner_.stream()));  // what it owns there is left alone
+  }
 }
 
 }  // namespace pyserve

@@ -36,6 +36,7 @@ struct LoadOptions {
   int threads = 1;
   bool elastic = false;  // a lone run may have the threads of all instances, where it gains by them
   bool warmup = true;
+  bool cuda_graphs = false;
   Nanos idle_spin = 0;
   std::vector<Values> examples;  // requests for probing and warm-up, in the inputs' order
 };

@@ -8,6 +8,7 @@
 
 #include "engine/probe.h"
 #include "engine/samples.h"
+#include "runtime/cuda_graph.h"
 #include "runtime/device.h"
 #include "runtime/threads.h"
 
@@ -88,7 +89,7 @@ ModelVersion::ModelVersion(const LoadOptions& options, const Clock& clock)
                    clock) {}
 
 ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executable> executable,
-                           const Clock& clock)
+                           const Clock& clock, DeviceProbe device_lost)
     : clock_(clock),
       name_(options.name),
       number_(options.version),
@@ -96,10 +97,13 @@ ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executabl
       default_timeout_(options.default_timeout),
       default_priority_(options.default_priority),
       device_text_(parse_device(options.device).str()),
-      executable_(std::move(executable)) {
+      executable_(std::move(executable)),
+      device_lost_(device_lost) {
   resolve_signature(options);
   prove(options);
-  const int instances = options.plan_instances && light_ ? 1 : options.instances;
+  const int instances = options.plan_instances && light_ && parse_device(options.device).is_cpu()
+                            ? 1
+                            : options.instances;
   time_elastic(options);
   batcher_ = std::make_unique<Batcher>(
       BatchPolicy{.max_rows = signature_.batched ? signature_.max_batch_size : 1,
@@ -136,6 +140,8 @@ void ModelVersion::prove(const LoadOptions& options) {
   }
   const IntraopThreads threads(options.threads);
   DeviceStream stream(parse_device(options.device));
+  stream.make_current();
+  stream.synchronize_device();  // the weights were put there on another stream
   try {
     const RunResult first = run_together(*executable_, {samples_.front()}, stream);
     output_form_ = first.form;
@@ -160,7 +166,14 @@ void ModelVersion::prove(const LoadOptions& options) {
     notes_.push_back(std::move(note));
   }
   prove_batching(options, stream);
+  if (options.cuda_graphs) {
+    executable_ = with_cuda_graphs(std::move(executable_), stream.device(), combines_, note = "");
+    if (!note.empty()) {
+      notes_.push_back(std::move(note));
+    }
+  }
   time_rows(stream);
+  stream.synchronize_device();  // what optimising has computed, for the instances' streams
 }
 
 void ModelVersion::prove_batching(const LoadOptions& options, DeviceStream& stream) {
@@ -224,7 +237,9 @@ void ModelVersion::start(const LoadOptions& options, int instances) {
       .rows_checked = combines_,
       .warmup = options.warmup ? warmup_batches(samples_, combines_ ? batcher_->max_rows() : 1)
                                : std::vector<std::vector<Values>>{},
-      .clock = clock_});
+      .clock = clock_,
+      .failure = failure_,
+      .device_lost = device_lost_});
   try {
     for (int i = 0; i < instances; ++i) {
       instances_.push_back(std::make_unique<Instance>(*context_));
@@ -238,6 +253,12 @@ void ModelVersion::start(const LoadOptions& options, int instances) {
     const WarmUp warm = instance->wait_warm();
     if (!warm.failure.empty()) {
       notes_.push_back("a warm-up run failed: " + warm.failure);
+    }
+    if (!warm.note.empty() && std::ranges::find(notes_, warm.note) == notes_.end()) {
+      notes_.push_back(warm.note);
+    }
+    if (warm.too_many > 1) {
+      static_cast<void>(batcher_->row_limit().too_many(warm.too_many));
     }
     times.resize(std::max(times.size(), warm.times.size()));
     for (std::size_t i = 0; i < warm.times.size(); ++i) {
@@ -263,6 +284,9 @@ void ModelVersion::start(const LoadOptions& options, int instances) {
 Status ModelVersion::submit(const RequestPtr& request) {
   Status status = batcher_->submit(request);
   if (!status.ok()) {
+    if (failure_.why() != nullptr) {
+      status = unavailable(*failure_.why());
+    }
     count_refused(status.code);
   }
   return status;
@@ -281,6 +305,11 @@ void ModelVersion::release_caller() noexcept {
   if (slow_here_ < kTooOftenHere) {
     caller_busy_.store(false, std::memory_order_release);
   }
+}
+
+std::int64_t ModelVersion::row_limit() const noexcept {
+  const std::int64_t rows = batcher_->row_limit().rows();
+  return rows < batcher_->max_rows() ? rows : 0;
 }
 
 bool ModelVersion::run_here(const RequestPtr& request, bool rehearsal) {
@@ -380,6 +409,7 @@ VersionStats ModelVersion::stats() const {
   }
   sum.queued = batcher_->admission().queued();
   sum.in_flight = batcher_->admission().in_flight();
+  sum.row_limit = row_limit();
   return sum;
 }
 

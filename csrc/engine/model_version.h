@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "batching/batcher.h"
+#include "engine/failure.h"
 #include "engine/gathered.h"
 #include "engine/instance.h"
 #include "engine/load_options.h"
@@ -31,7 +32,7 @@ class ModelVersion {
   explicit ModelVersion(const LoadOptions& options, const Clock& clock = steady_clock());
   // The same with a model that is loaded already.
   ModelVersion(const LoadOptions& options, std::unique_ptr<Executable> executable,
-               const Clock& clock);
+               const Clock& clock, DeviceProbe device_lost = probe_device);
   ModelVersion(const ModelVersion&) = delete;
   ModelVersion& operator=(const ModelVersion&) = delete;
   ~ModelVersion();
@@ -73,6 +74,10 @@ class ModelVersion {
   void count_refused(Code code) noexcept;
 
   std::int64_t in_flight() const noexcept { return batcher_->admission().in_flight(); }
+  // Why it will never serve again; null: it has not failed.
+  const std::string* failure() const noexcept { return failure_.why(); }
+  // How many rows a batch may have since larger ones did not fit into memory; 0: all did.
+  std::int64_t row_limit() const noexcept;
   bool accepting() const noexcept { return batcher_->admission().accepting(); }
   // Stops accepting and waits for what is in flight; false when `until` came first.
   bool drain(Nanos until);
@@ -116,6 +121,8 @@ class ModelVersion {
   std::array<std::atomic<std::int64_t>, kAllCodes.size()> refused_{};  // relaxed counters
   std::unique_ptr<Executable> executable_;
   std::unique_ptr<Batcher> batcher_;
+  Failure failure_;
+  const DeviceProbe device_lost_;
   std::unique_ptr<InstanceContext> context_;
   std::unique_ptr<Runner> caller_;  // runs requests on their submitter's thread; null: none
   int slow_here_ = 0;               // slow runs in a row; both are the holder's of `caller_busy_`

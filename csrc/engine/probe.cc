@@ -50,19 +50,31 @@ std::string output_name(const Signature& signature, const RunResult& result, std
   return index < signature.outputs.size() ? signature.outputs[index].name : result.names[index];
 }
 
+Values batch_of(const std::vector<Values>& rows, DeviceStream& stream) {
+  std::vector<const Values*> requests;
+  requests.reserve(rows.size());
+  for (const Values& row : rows) {
+    requests.push_back(&row);
+  }
+  return collate(requests, stream.device(), stream.staging());
+}
+
 }  // namespace
 
 RunResult run_together(const Executable& executable, const std::vector<Values>& rows,
                        DeviceStream& stream) {
   const c10::InferenceMode inference;
-  std::vector<const Values*> requests;
-  for (const Values& row : rows) {
-    requests.push_back(&row);
-  }
-  RunResult result = executable.run(collate(requests, stream.device()));
-  result.values = to_host(std::move(result.values));
-  stream.synchronize();
+  RunResult result = executable.run(batch_of(rows, stream));
+  result.values = stream.fetch(std::move(result.values));
   return result;
+}
+
+std::string prepare(const Executable& executable, const std::vector<Values>& rows,
+                    DeviceStream& stream) {
+  const c10::InferenceMode inference;
+  std::string note = executable.prepare(batch_of(rows, stream));
+  stream.synchronize();
+  return note;
 }
 
 Nanos shortest_run(const Executable& executable, const std::vector<Values>& rows,

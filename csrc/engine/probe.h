@@ -17,6 +17,10 @@ namespace pyserve {
 RunResult run_together(const Executable& executable, const std::vector<Values>& rows,
                        DeviceStream& stream);
 
+// Lets the executable prepare for batches of that shape, on this thread and stream.
+std::string prepare(const Executable& executable, const std::vector<Values>& rows,
+                    DeviceStream& stream);
+
 // The shortest of a few runs of `rows` as one batch, once it is warm.
 Nanos shortest_run(const Executable& executable, const std::vector<Values>& rows,
                    DeviceStream& stream, const Clock& clock);

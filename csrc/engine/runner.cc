@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <new>
 #include <utility>
 
 #include "engine/probe.h"
@@ -42,6 +41,10 @@ WarmUp Runner::warm_up() {
         run_together(context_.executable, rows, stream_);
       } catch (const std::exception& error) {
         result.failure = failure_text(error);
+        if (fault_of(error) == Fault::kOutOfMemory) {
+          result.too_many = time.rows;
+        }
+        static_cast<void>(context_.device_lost(stream_));  // its copies have ended
         return result;
       }
       now = context_.clock.now();
@@ -51,6 +54,9 @@ WarmUp Runner::warm_up() {
       }
     }
     result.times.push_back(time);
+    if (std::string note = prepare(context_.executable, rows, stream_); !note.empty()) {
+      result.note = std::move(note);
+    }
   }
   if (context_.cpus > 0 && !context_.warmup.empty()) {
     // The first run on more threads starts them.
@@ -69,8 +75,22 @@ void Runner::drop(std::span<const RequestPtr> requests) {
 }
 
 void Runner::run(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed) {
+  if (rows > context_.batcher.row_limit().rows()) {
+    run_halves(requests, rows, formed);  // one request: the batcher joins no more than fit
+    return;
+  }
   Status status = attempt(requests, rows, formed);
   if (status.ok()) {
+    context_.batcher.row_limit().fitted(rows);
+    return;
+  }
+  if (fault_ == Fault::kDeviceLost) {
+    lose(requests);
+    return;
+  }
+  if (fault_ == Fault::kOutOfMemory) {
+    note_too_many(rows);
+    run_halves(requests, rows, formed);
     return;
   }
   if (requests.size() == 1) {
@@ -79,27 +99,19 @@ void Runner::run(std::span<const RequestPtr> requests, std::int64_t rows, Nanos 
   }
   // Alone, so that only the poisoned request fails.
   for (std::size_t i = 0; i < requests.size(); ++i) {
-    Request& request = *requests[i];
-    const Nanos now = context_.clock.now();
-    if (now >= request.deadline) {
-      context_.batcher.expire(request);
-    }
-    if (request.claim.outcome() != Outcome::kOpen) {
-      settle(request, {});
-    } else if (Status alone = attempt(requests.subspan(i, 1), request.rows, now); !alone.ok()) {
-      settle(request, std::move(alone));
+    if (still_wanted(*requests[i])) {
+      run(requests.subspan(i, 1), requests[i]->rows, context_.clock.now());
     }
   }
 }
 
 template <class Run>
-Status Runner::caught(Run&& run) const {
+Status Runner::caught(Run&& run) {
+  fault_ = Fault::kModel;
   try {
     return run();
-  } catch (const std::bad_alloc&) {
-    return model_failed(context_.label + " failed: not enough memory");
   } catch (const std::exception& error) {
-    return model_failed(context_.label + " failed: " + failure_text(error));
+    return failed(error);
   } catch (...) {  // a custom operator may throw anything
     return model_failed(context_.label + " failed: it raised something that is no exception");
   }
@@ -114,9 +126,8 @@ Status Runner::compute(const Values& inputs, std::int64_t rows, Computed& result
   if (!status.ok()) {
     return model_failed(context_.label + " failed: " + status.message);
   }
-  result.outputs = to_host(std::move(returned.values));
+  result.outputs = stream_.fetch(std::move(returned.values));
   result.names = std::move(returned.names);
-  stream_.synchronize();
   return {};
 }
 
@@ -126,7 +137,7 @@ Status Runner::attempt(std::span<const RequestPtr> requests, std::int64_t rows, 
     for (const RequestPtr& request : requests) {
       gathered_.push_back(&request->inputs);
     }
-    const Values inputs = collate(gathered_, context_.device);
+    const Values inputs = collate(gathered_, context_.device, stream_.staging());
     const Nanos collated = context_.clock.now();
     Computed result;
     if (Status status = compute(inputs, rows, result); !status.ok()) {
@@ -222,7 +233,9 @@ void Runner::settle(Request& request, Status status) {
   switch (request.claim.outcome()) {
     case Outcome::kCancelled:
       request.status = context_.batcher.aborted()
-                           ? unavailable(context_.label + " is being unloaded")
+                           ? unavailable(context_.failure.why() != nullptr
+                                             ? *context_.failure.why()
+                                             : context_.label + " is being unloaded")
                            : cancelled("the request was cancelled");
       break;
     case Outcome::kExpired:
@@ -233,6 +246,9 @@ void Runner::settle(Request& request, Status status) {
     case Outcome::kCompleted:
     case Outcome::kOpen:
       break;
+  }
+  if (request.is_part) {
+    return;
   }
   count_request(request.status.code, context_.clock.now() - request.arrival, request.timing.queue);
 }

@@ -14,13 +14,19 @@
 #include "batching/batcher.h"
 #include "batching/policy.h"
 #include "batching/request.h"
+#include "engine/failure.h"
 #include "engine/gathered.h"
 #include "engine/stats.h"
 #include "runtime/device.h"
 #include "runtime/executable.h"
+#include "runtime/fault.h"
 #include "tensor/signature.h"
 
 namespace pyserve {
+
+// Whether the device can be used no more, asked after a run has failed.
+using DeviceProbe = bool (*)(DeviceStream&) noexcept;
+inline bool probe_device(DeviceStream& stream) noexcept { return stream.lost(); }
 
 // What the instances of one version share; constant while they run, and outlives them.
 struct InstanceContext {
@@ -36,11 +42,15 @@ struct InstanceContext {
   // Batches to run before the first request, each of requests of one row.
   std::vector<std::vector<Values>> warmup;
   const Clock& clock;
+  Failure& failure;
+  DeviceProbe device_lost = probe_device;
 };
 
 struct WarmUp {
   std::string failure;         // why a run failed; "" if none did
+  std::string note;            // what it will serve without; "" for nothing
   std::vector<RunTime> times;  // of the batches that were run, in order
+  std::int64_t too_many = 0;   // rows of the batch that did not fit into memory; 0: all did
 };
 
 class Runner {
@@ -74,17 +84,32 @@ class Runner {
 
   // What run() returns, or what it threw as a status.
   template <class Run>
-  Status caught(Run&& run) const;
+  Status caught(Run&& run);
   Status compute(const Values& inputs, std::int64_t rows, Computed& result);
   Status attempt(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed);
   void settle(Request& request, Status status);
   void count_batch(const Timing& timing);
   void count_request(Code code, Nanos took, Nanos queued);
+  // What an exception of a run means; remembers it in `fault_`.
+  Status failed(const std::exception& error);
+  // A batch of more rows than fit: runs halves of it, and halves of those.
+  void run_halves(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed);
+  // The same for one request, whose rows are put together again.
+  void run_parts(const RequestPtr& whole, Nanos formed);
+  Status attempt_part(Request& whole, std::int64_t begin, std::int64_t rows, Nanos formed,
+                      std::vector<RequestPtr>& parts);
+  void note_too_many(std::int64_t rows);
+  // Settles a request that is not to be run any more.
+  bool still_wanted(Request& request);
+  // The version will never serve again; answers these, and what waits.
+  void lose(std::span<const RequestPtr> requests);
 
   const InstanceContext& context_;
   DeviceStream stream_;
   InstanceStats stats_;
   std::vector<const Values*> gathered_;
+  Fault fault_ = Fault::kModel;  // of the last attempt that failed
+  std::string fault_text_;
 };
 
 }  // namespace pyserve

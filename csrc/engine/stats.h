@@ -53,6 +53,7 @@ struct VersionStats {
   std::int64_t last_inference_ms = 0;
   std::int64_t queued = 0;
   std::int64_t in_flight = 0;
+  std::int64_t row_limit = 0;  // rows of a batch that memory has room for; 0: all that it may have
   Histogram::Snapshot request;
   Histogram::Snapshot queue;
   Histogram::Snapshot copy_in;

@@ -334,6 +334,7 @@ py::dict stats_dict(const VersionStats& stats) {
   dict["failure_ns"] = stats.failure_ns;
   dict["queued"] = stats.queued;
   dict["in_flight"] = stats.in_flight;
+  dict["row_limit"] = stats.row_limit;
   dict["request"] = histogram_dict(stats.request);
   dict["queue"] = histogram_dict(stats.queue);
   dict["copy_in"] = histogram_dict(stats.copy_in);

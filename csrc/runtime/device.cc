@@ -6,6 +6,9 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
+
+#include "tensor/collate.h"
 
 namespace pyserve {
 namespace {
@@ -45,10 +48,12 @@ c10::Device parse_device(std::string_view text) {
 struct DeviceStream::Parts {
   explicit Parts(const c10::Device& device)
       : stream(c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device)),
-        event(device.type()) {}
+        event(device.type()),
+        staging(/*pinned=*/true) {}
 
   c10::Stream stream;
   c10::Event event;
+  Staging staging;
   std::optional<c10::StreamGuard> guard;
 };
 
@@ -68,6 +73,41 @@ void DeviceStream::synchronize() {
     parts_->event.record(parts_->stream);
     parts_->event.synchronize();
   }
+}
+
+void DeviceStream::synchronize_device() {
+  if (parts_ != nullptr) {
+    c10::impl::VirtualGuardImpl(device_.type()).synchronizeDevice(device_.index());
+  }
+}
+
+Staging* DeviceStream::staging() noexcept { return parts_ != nullptr ? &parts_->staging : nullptr; }
+
+Values DeviceStream::fetch(Values outputs) {
+  if (parts_ == nullptr) {
+    return to_host(std::move(outputs));
+  }
+  outputs = to_host(std::move(outputs), &parts_->staging);
+  synchronize();
+  own_memory(outputs);
+  return outputs;
+}
+
+bool DeviceStream::lost() noexcept {
+  if (parts_ == nullptr) {
+    return false;
+  }
+  // Twice: the first call may be told of an error that another one has left behind.
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    try {
+      parts_->stream.synchronize();
+      return false;
+    } catch (const std::exception&) {
+      continue;
+    }
+  }
+  parts_->staging.abandon();
+  return true;
 }
 
 }  // namespace pyserve

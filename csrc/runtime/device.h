@@ -9,6 +9,9 @@
 #include <optional>
 #include <string_view>
 
+#include "tensor/staging.h"
+#include "tensor/value.h"
+
 namespace pyserve {
 
 // "auto" (the first GPU if one is visible, else the CPU), "cpu", "cuda", "cuda:N".
@@ -27,6 +30,18 @@ class DeviceStream {
   void make_current();
   // Waits for what was put on the stream, by an event rather than a device-wide synchronise.
   void synchronize();
+  // Waits for every stream of the device: what one thread put there is whole for all others.
+  void synchronize_device();
+
+  // For collate(): the memory that batches pass through.  Null on the CPU.
+  Staging* staging() noexcept;
+  // `outputs` on the host, in memory of their own, once all that was put on the stream is done.
+  Values fetch(Values outputs);
+
+  // After something has failed: waits for the stream, and says whether the device can be used no
+  // more.  A sticky error of CUDA is such: every call fails from then on, in the whole process,
+  // whatever it is asked for; other errors are forgotten once they are told.
+  bool lost() noexcept;
 
   const c10::Device& device() const noexcept { return device_; }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <new>
 #include <stdexcept>
 #include <string_view>
 
@@ -40,6 +41,9 @@ bool is_path(std::string_view word) {
 }  // namespace
 
 std::string failure_text(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error) != nullptr) {
+    return "not enough memory";
+  }
   const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
   std::string_view text = after_traceback(
       torch_error != nullptr ? torch_error->what_without_backtrace() : error.what());

@@ -38,8 +38,14 @@ class Executable {
   // The names that outputs are to be found under, once the signature is known.
   virtual void set_outputs(const std::vector<TensorSpec>& outputs) = 0;
 
-  // Runs on the calling thread and its current stream.  Throws what the model throws.
+  // Runs on the calling thread and its current stream.  Throws what the model throws.  The outputs
+  // are good until the thread's next run.
   virtual RunResult run(const Values& inputs) const = 0;
+
+  // A chance to prepare for inputs of exactly these shapes and dtypes, on the calling thread and
+  // its current stream, which run() is later called from; they have been run there before.  Returns
+  // a note where something stood in the way, which costs speed and nothing else.
+  virtual std::string prepare(const Values& /*inputs*/) const { return ""; }
 
   // A form of the same model that should run faster and may differ in rounding; null when the
   // format has none.  The caller compares before it uses it.

@@ -1,11 +1,14 @@
 #include "runtime/torchscript.h"
 
 #include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/runtime/jit_exception.h>
 #include <torch/csrc/jit/serialization/import.h>
 
 #include <algorithm>
 #include <stdexcept>
 #include <utility>
+
+#include "runtime/fault.h"
 
 namespace pyserve {
 namespace {
@@ -81,7 +84,17 @@ class TorchScript final : public Executable {
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       stack.push_back(argument(inputs[i], parameters[i + 1]));
     }
-    return unpack(forward_(std::move(stack)));
+    try {
+      return unpack(forward_(std::move(stack)));
+    } catch (const torch::jit::JITException&) {
+      throw;  // the model's own, whatever its text says
+    } catch (const std::exception& error) {
+      if (says_out_of_memory(error.what())) {
+        // The interpreter has made a std::runtime_error of it.
+        throw c10::OutOfMemoryError({__func__, __FILE__, __LINE__}, error.what());
+      }
+      throw;
+    }
   }
 
   std::unique_ptr<Executable> optimized() const override {

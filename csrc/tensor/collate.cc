@@ -36,7 +36,8 @@ Value collate_strings(std::span<const Values* const> requests, std::size_t input
   return Value(std::move(all));
 }
 
-at::Tensor gather_rows(std::span<const Values* const> requests, std::size_t input, bool pinned) {
+at::Tensor gather_rows(std::span<const Values* const> requests, std::size_t input,
+                       Staging* staging) {
   const at::Tensor& first = (*requests.front())[input].tensor;
   std::int64_t rows = 0;
   for (const Values* request : requests) {
@@ -44,8 +45,9 @@ at::Tensor gather_rows(std::span<const Values* const> requests, std::size_t inpu
   }
   std::vector<std::int64_t> shape = first.sizes().vec();
   shape[0] = rows;
-  at::Tensor batch =
-      at::empty(shape, at::TensorOptions().dtype(first.scalar_type()).pinned_memory(pinned));
+  at::Tensor batch = staging != nullptr
+                         ? staging->input(input, shape, first.scalar_type())
+                         : at::empty(shape, at::TensorOptions().dtype(first.scalar_type()));
   auto* out = static_cast<std::byte*>(batch.mutable_data_ptr());
   std::int64_t row = 0;
   for (const Values* request : requests) {
@@ -88,8 +90,8 @@ std::size_t batch_key(const Values& inputs) {
   return key;
 }
 
-Values collate(std::span<const Values* const> requests, const c10::Device& device) {
-  const bool on_cpu = device.is_cpu();
+Values collate(std::span<const Values* const> requests, const c10::Device& device,
+               Staging* staging) {
   Values batch = *requests.front();
   for (std::size_t i = 0; i < batch.size(); ++i) {
     if (batch[i].absent()) {
@@ -97,10 +99,14 @@ Values collate(std::span<const Values* const> requests, const c10::Device& devic
     }
     if (requests.size() > 1) {
       batch[i] = batch[i].is_strings() ? collate_strings(requests, i)
-                                       : Value(gather_rows(requests, i, !on_cpu));
+                                       : Value(gather_rows(requests, i, staging));
     }
-    if (batch[i].tensor.defined() && batch[i].tensor.device() != device) {
-      batch[i].tensor = batch[i].tensor.to(device, /*non_blocking=*/true);
+    at::Tensor& tensor = batch[i].tensor;
+    if (tensor.defined() && tensor.device() != device) {
+      if (requests.size() == 1 && staging != nullptr) {
+        tensor = staging->input(i, tensor.sizes(), tensor.scalar_type()).copy_(tensor);
+      }
+      tensor = tensor.to(device, /*non_blocking=*/true);
     }
   }
   return batch;
@@ -120,14 +126,14 @@ Values split(const Values& outputs, std::int64_t begin, std::int64_t rows) {
   return part;
 }
 
-Values to_host(Values outputs) {
-  for (Value& value : outputs) {
+Values to_host(Values outputs, Staging* staging) {
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    Value& value = outputs[i];
     if (!value.tensor.defined()) {
       continue;
     }
     if (!value.tensor.is_cpu()) {
-      at::Tensor host = at::empty(value.tensor.sizes(),
-                                  value.tensor.options().device(at::kCPU).pinned_memory(true));
+      at::Tensor host = staging->output(i, value.tensor.sizes(), value.tensor.scalar_type());
       host.copy_(value.tensor, /*non_blocking=*/true);
       value.tensor = std::move(host);
     } else if (!value.tensor.is_contiguous()) {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <span>
 
+#include "tensor/staging.h"
 #include "tensor/value.h"
 
 namespace pyserve {
@@ -21,16 +22,17 @@ bool stackable(const Values& a, const Values& b);
 std::size_t batch_key(const Values& inputs);
 
 // Rows of `requests` (each one request's inputs, in the signature's order), one after the
-// other.  Precondition: they are stackable.  On a GPU the batch is gathered in pinned memory and
-// copied asynchronously.
-Values collate(std::span<const Values* const> requests, const c10::Device& device);
+// other.  Precondition: they are stackable.  For a GPU they are gathered in `staging`, which is
+// null for the CPU, and copied asynchronously on the current stream.
+Values collate(std::span<const Values* const> requests, const c10::Device& device,
+               Staging* staging = nullptr);
 
 // Rows [begin, begin + rows) of every output, as views.
 Values split(const Values& outputs, std::int64_t begin, std::int64_t rows);
 
-// `outputs` on the CPU and contiguous.  The copy from a GPU is asynchronous on the current stream:
-// synchronise before reading.
-Values to_host(Values outputs);
+// `outputs` on the CPU and contiguous.  What lies on a GPU is copied to `staging`, asynchronously
+// on the current stream: see DeviceStream::fetch().
+Values to_host(Values outputs, Staging* staging = nullptr);
 
 // Replaces every tensor that shares storage with one of `borrowed` by a copy: an output that
 // returns its input must not outlive the sender's buffer.

@@ -112,11 +112,14 @@ TEST(Waiter, ASleeperThatIsWokenAfterItsDeadlineStillAsksFirst) {
   FakeClock clock;
   std::atomic<bool> flag{false};
   const Nanos an_hour = Nanos{3'600} * 1'000'000'000;
+  std::atomic<pid_t> id{0};
   const std::jthread waiting([&] {
+    id.store(gettid(), std::memory_order_relaxed);
     EXPECT_TRUE(waiter.wait_until([&] { return flag.load(std::memory_order_acquire); }, an_hour,
                                   kNoSpin, clock));
   });
-  EXPECT_TRUE(eventually([&] { return waiter.sleepers() == 1; }));
+  // Asleep, not only about to be: it has looked at the clock.
+  EXPECT_TRUE(eventually([&] { return waiter.sleepers() == 1 && asleep(id.load()); }));
   flag.store(true, std::memory_order_release);
   clock.advance(an_hour);
   waiter.notify_one();

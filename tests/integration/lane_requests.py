@@ -169,7 +169,7 @@ GOOD_REQUESTS = {
     "timeout twice": infer(
         "affine", BODY[:-1] + b',"parameters":{"timeout":0,"timeout":60000000}}'
     ),
-    "all that may be asked": asking(timeout=60_000_000, priority=1, binary_data_output=True),
+    "timeout, priority and binary": asking(timeout=60_000_000, priority=1, binary_data_output=True),
     "priority and what is unknown": asking(priority=1, odd=1),
     "priority of binary data": infer_binary(
         "affine", {"inputs": [X], "parameters": {"priority": 3}}, ROW

@@ -60,13 +60,17 @@ class Server:
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
         self.log = log
-        self.ready: dict[str, Any] = json.loads(self._first_line())
+        self.await_ready()
+
+    def await_ready(self) -> None:
+        """Read the next ready line: the first, or that of a server that has restarted."""
+        self.ready: dict[str, Any] = json.loads(self._next_line())
         self.grpc = str(self.ready.get("grpc", ""))
         self.url = str(self.ready["http"])
         host, _, port = self.url.removeprefix("http://").rpartition(":")
         self.address = (host, int(port))
 
-    def _first_line(self) -> bytes:
+    def _next_line(self) -> bytes:
         stdout = self.process.stdout
         assert stdout is not None
         with selectors.DefaultSelector() as selector:
@@ -166,10 +170,15 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 @contextmanager
-def start(log: Path, *arguments: str, **env: str) -> Iterator[Server]:
-    """Yield a server that is ready; it is stopped at the end if the test has not."""
+def start(
+    log: Path, *arguments: str, program: Sequence[str] | None = None, **env: str
+) -> Iterator[Server]:
+    """Yield a server that is ready; it is stopped at the end if the test has not.
+
+    program: what is run instead of `pyserve`, with the same arguments.
+    """
     ports = ("--http-port", "0", "--grpc-port", "0")
-    full = command("serve", *ports, "--log-format", "json", *arguments)
+    full = [*(program or command()), "serve", *ports, "--log-format", "json", *arguments]
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             full, stdout=subprocess.PIPE, stderr=stderr, env=environment(**env)

@@ -458,6 +458,13 @@ def test_control_c_ends_a_waiting_call(export: Export) -> None:
     assert ended.stdout == "interrupted 0\n"
 
 
+def test_a_gpu_gets_two_instances_of_one_thread_unless_asked() -> None:
+    assert plan_instances(8, None, None, on_gpu=True) == (2, 1, False)
+    assert plan_instances(1, None, None, on_gpu=True) == (2, 1, False)
+    assert plan_instances(8, 3, None, on_gpu=True) == (3, 1, False)
+    assert plan_instances(8, None, 4, on_gpu=True) == (2, 4, False)
+
+
 @pytest.mark.parametrize(
     ("cpus", "count", "threads", "planned"),
     [

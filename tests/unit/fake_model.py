@@ -29,6 +29,7 @@ class FakeModel:
         self.content = content
         self.config = config
         self.drained = 0
+        self.failure = ""
         self.closed = threading.Event()
 
     def drain(self, timeout_s: float | None) -> bool:

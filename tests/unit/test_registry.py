@@ -118,8 +118,8 @@ def test_load_all_reports_progress_and_the_failures(
         "bad": 'model "bad": version 1: model.pt is not a TorchScript archive',
         "ugly": 'model "ugly": version 1: RuntimeError: model.pt tripped',
         "unread": 'model "unread": unread: config.yaml: unknown key "nonsense"; known keys: '
-        "platform, device, inputs, outputs, batching, instances, queue, versions, warmup, labels, "
-        "class_labels, preprocess, postprocess, processor",
+        "platform, device, inputs, outputs, batching, instances, queue, versions, warmup, "
+        "cuda_graphs, labels, class_labels, preprocess, postprocess, processor",
     }
     assert [one[0] for one in told] == ["bad", "good", "ugly", "unread"]
     assert [one[1:3] for one in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]

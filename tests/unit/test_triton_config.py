@@ -33,6 +33,12 @@ def pbtxt(folder: Path, text: str) -> ModelConfig:
     return read_pbtxt(path, name="m").config
 
 
+def test_more_priorities_than_ours_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    batching = {"priority_levels": 10, "default_priority_level": 5}
+    assert changed({"dynamic_batching": batching}).queue.default_priority == 3
+    assert "priority_levels: there are three here" in caplog.text
+
+
 # --- what both say ------------------------------------------------------------------------------
 
 
@@ -45,6 +51,8 @@ def test_batching_instances_queue_and_versions_have_counterparts() -> None:
             "max_batch_size": 8,
             "dynamic_batching": {
                 "max_queue_delay_microseconds": "100",
+                "priority_levels": "3",
+                "default_priority_level": 1,
                 "default_queue_policy": {
                     "default_timeout_microseconds": 1500,
                     "max_queue_size": 7,
@@ -57,6 +65,7 @@ def test_batching_instances_queue_and_versions_have_counterparts() -> None:
     )
     assert (config.batching.max_batch_size, config.batching.max_queue_delay_us) == (8, 100)
     assert (config.queue.timeout_ms, config.queue.capacity) == (2, 7)
+    assert config.queue.default_priority == 1
     assert (config.instances.count, config.device) == (3, "cpu")
     assert config.versions.choose([1, 2, 3, 4]) == (1, 3)
     assert config.platform is None

@@ -44,7 +44,8 @@ class Running {
                  .threads = 1,
                  .rows_checked = true,
                  .warmup = std::move(setup.warmup),
-                 .clock = clock},
+                 .clock = clock,
+                 .failure = failure_},
         instance_(context_) {}
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
@@ -69,6 +70,7 @@ class Running {
   const Signature signature_;
   const std::unique_ptr<Executable> executable_;
   Batcher batcher_;
+  Failure failure_;
   const InstanceContext context_;
   Instance instance_;
 };
@@ -227,7 +229,14 @@ TEST_F(InstanceTest, WhatIsThrownNeedNotBeAnException) {
 
 TEST_F(InstanceTest, RunningOutOfMemoryFailsTheRequestAlone) {
   start(unlucky([](const Values&) -> Values { throw std::bad_alloc(); }));
-  expect_only_the_second_fails("not enough memory");
+  const std::vector<RequestPtr> requests{rows_of(1), rows_of(13), rows_of(2, 3)};
+  run_together(requests);
+  EXPECT_EQ(requests[1]->status.code, Code::kModelFailed);
+  EXPECT_EQ(requests[1]->status.message,
+            "model \"m\" version 1 failed: one row did not fit into memory: not enough memory");
+  expect_answer(*requests[0], 2, 1);
+  expect_answer(*requests[2], 3, 3);
+  EXPECT_EQ(model_->batches(), (std::vector<std::int64_t>{1, 5, 2, 1, 1, 3}));
 }
 
 TEST_F(InstanceTest, AnExpiredRequestIsNeverRun) {

@@ -7,6 +7,7 @@
 
 #include "engine/probe.h"
 #include "runtime/device.h"
+#include "runtime/fault.h"
 #include "runtime/torchscript.h"
 #include "script_model.h"
 #include "values.h"
@@ -236,6 +237,28 @@ TEST(TorchScript, AModuleWithoutForwardIsRefused) {
   const ScriptFile file("def other(self, x):\n  return x");
   EXPECT_NE(load_complaint(file.path()).find("the module has no forward method"),
             std::string::npos);
+}
+
+TEST(TorchScript, MemoryThatRanOutWithinTheInterpreterIsTold) {
+  const auto executable = load("def forward(self, x):\n  return torch.empty([1 << 50]) + x");
+  try {
+    run(*executable, {filled({1, 2}, 1)});
+    ADD_FAILURE() << "it ran";
+  } catch (const std::exception& error) {
+    EXPECT_EQ(fault_of(error), Fault::kOutOfMemory) << error.what();
+    EXPECT_NE(failure_text(error).find("allocate"), std::string::npos) << failure_text(error);
+  }
+}
+
+TEST(TorchScript, WhatAModelRaisesIsItsOwnWhateverItsTextSays) {
+  const auto executable =
+      load("def forward(self, x):\n  assert x.size(0) == 0, 'CUDA out of memory'\n  return x");
+  try {
+    run(*executable, {filled({1, 2}, 1)});
+    ADD_FAILURE() << "it ran";
+  } catch (const std::exception& error) {
+    EXPECT_EQ(fault_of(error), Fault::kModel) << error.what();
+  }
 }
 
 }  // namespace
