@@ -292,11 +292,6 @@ Status ModelVersion::submit(const RequestPtr& request) {
   return status;
 }
 
-std::int64_t ModelVersion::row_limit() const noexcept {
-  const std::int64_t rows = batcher_->row_limit().rows();
-  return rows < batcher_->max_rows() ? rows : 0;
-}
-
 template <class Run>
 void ModelVersion::run_as_caller(bool rehearsal, Nanos since, Run&& run) {
   const c10::InferenceMode inference;
@@ -310,6 +305,11 @@ void ModelVersion::release_caller() noexcept {
   if (slow_here_ < kTooOftenHere) {
     caller_busy_.store(false, std::memory_order_release);
   }
+}
+
+std::int64_t ModelVersion::row_limit() const noexcept {
+  const std::int64_t rows = batcher_->row_limit().rows();
+  return rows < batcher_->max_rows() ? rows : 0;
 }
 
 bool ModelVersion::run_here(const RequestPtr& request, bool rehearsal) {

@@ -128,7 +128,6 @@ Status Runner::compute(const Values& inputs, std::int64_t rows, Computed& result
   }
   result.outputs = stream_.fetch(std::move(returned.values));
   result.names = std::move(returned.names);
-  stream_.synchronize();
   return {};
 }
 
@@ -248,10 +247,10 @@ void Runner::settle(Request& request, Status status) {
     case Outcome::kOpen:
       break;
   }
-  if (!request.is_part) {
-    count_request(request.status.code, context_.clock.now() - request.arrival,
-                  request.timing.queue);
+  if (request.is_part) {
+    return;
   }
+  count_request(request.status.code, context_.clock.now() - request.arrival, request.timing.queue);
 }
 
 }  // namespace pyserve

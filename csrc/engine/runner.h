@@ -88,6 +88,8 @@ class Runner {
   Status compute(const Values& inputs, std::int64_t rows, Computed& result);
   Status attempt(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed);
   void settle(Request& request, Status status);
+  void count_batch(const Timing& timing);
+  void count_request(Code code, Nanos took, Nanos queued);
   // What an exception of a run means; remembers it in `fault_`.
   Status failed(const std::exception& error);
   // A batch of more rows than fit: runs halves of it, and halves of those.
@@ -101,8 +103,6 @@ class Runner {
   bool still_wanted(Request& request);
   // The version will never serve again; answers these, and what waits.
   void lose(std::span<const RequestPtr> requests);
-  void count_batch(const Timing& timing);
-  void count_request(Code code, Nanos took, Nanos queued);
 
   const InstanceContext& context_;
   DeviceStream stream_;

@@ -524,7 +524,7 @@ TEST_F(ModelVersionTest, AGatheredBatchIsRunAndCountedByTheRequest) {
   const std::vector<GatheredRequest> requests{{.rows = 1, .arrival = clock_.now() - 30},
                                               {.rows = 2, .arrival = clock_.now() - 10}};
   Gathered gathered{.formed = clock_.now()};
-  const Values inputs{Value(at::tensor({{1.F}, {2.F}, {3.F}}))};
+  const Values inputs{floats({3, 1}, {1, 2, 3})};
   const std::optional<Status> status = version_->run_gathered(inputs, requests, gathered);
   ASSERT_TRUE(status.has_value());
   ASSERT_TRUE(status->ok()) << status->message;
@@ -543,12 +543,12 @@ TEST_F(ModelVersionTest, AGatheredBatchThatFailsIsCountedOnlyWhereItIsOneRequest
   options_.warmup = true;
   start();
   Gathered gathered;
-  const Values two{Value(at::tensor({{1.F}, {kPoison}}))};
+  const Values two{floats({2, 1}, {1, kPoison})};
   const std::vector<GatheredRequest> requests(2);
   EXPECT_EQ(version_->run_gathered(two, requests, gathered)->code, Code::kModelFailed);
   const auto failed = static_cast<std::size_t>(Code::kModelFailed);
   EXPECT_EQ(version_->stats().outcomes[failed], 0);
-  const Values one{Value(at::tensor({{kPoison}}))};
+  const Values one{floats({1, 1}, {kPoison})};
   EXPECT_EQ(version_->run_gathered(one, std::span(requests).first(1), gathered)->code,
             Code::kModelFailed);
   EXPECT_EQ(version_->stats().outcomes[failed], 1);
@@ -560,7 +560,7 @@ TEST_F(ModelVersionTest, AGatheredBatchIsNotTouchedOnceTheVersionDrains) {
   start();
   ASSERT_TRUE(version_->drain(kNever));
   Gathered gathered;
-  const Values inputs{Value(at::tensor({{1.F}}))};
+  const Values inputs{floats({1, 1}, {1})};
   const std::vector<GatheredRequest> requests(1);
   EXPECT_FALSE(version_->run_gathered(inputs, requests, gathered).has_value());
   EXPECT_EQ(version_->stats().batches, 0);
@@ -570,7 +570,7 @@ TEST_F(ModelVersionTest, ARehearsedBatchLeavesNoTrace) {
   options_.warmup = true;
   start();
   Gathered gathered;
-  const Values inputs{Value(at::tensor({{1.F}}))};
+  const Values inputs{floats({1, 1}, {1})};
   const std::vector<GatheredRequest> requests(1);
   EXPECT_TRUE(version_->run_gathered(inputs, requests, gathered, /*rehearsal=*/true)->ok());
   EXPECT_EQ(floats_of(gathered.outputs[0]), std::vector<float>{2});
