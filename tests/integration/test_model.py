@@ -441,6 +441,7 @@ def test_control_c_ends_a_waiting_call(export: Export) -> None:
     ended = run_python(
         """
         import os, signal, sys, threading, torch, pyserve
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
         model = pyserve.load(sys.argv[1], max_batch_size=2, max_queue_delay_us=60_000_000)
         def press():
             while model.stats().queued == 0:
