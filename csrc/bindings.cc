@@ -11,7 +11,9 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "base/checked.h"
 #include "base/clock.h"
@@ -224,10 +226,15 @@ std::optional<Nanos> microseconds(std::optional<std::int64_t> count) {
 VersionPtr load(const std::string& name, const std::string& version, const std::string& path,
                 const std::string& platform, const std::string& device, const py::object& inputs,
                 const py::object& outputs, std::int64_t max_batch_size, bool insist_on_batching,
-                std::optional<std::int64_t> max_queue_delay_us, std::int64_t queue_capacity,
-                int instances, bool plan_instances, int threads, bool elastic, bool warmup,
-                bool cuda_graphs, std::int64_t idle_spin_us, const py::sequence& examples,
-                std::int64_t default_timeout_ns, std::uint8_t default_priority) {
+                std::vector<std::int64_t> allowed_batch_sizes,
+                std::vector<std::int64_t> length_buckets,
+                const std::vector<std::tuple<std::string, std::int64_t, double>>& length_inputs,
+                const std::vector<std::tuple<std::string, std::int64_t>>& length_outputs,
+                const std::string& length_mask, std::optional<std::int64_t> max_queue_delay_us,
+                std::int64_t queue_capacity, int instances, bool plan_instances, int threads,
+                bool elastic, bool warmup, bool cuda_graphs, std::int64_t idle_spin_us,
+                const py::sequence& examples, std::int64_t default_timeout_ns,
+                std::uint8_t default_priority) {
   LoadOptions options{.name = name,
                       .version = version,
                       .path = path,
@@ -238,6 +245,9 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                       .batched = max_batch_size > 0,
                       .max_batch_size = max_batch_size,
                       .insist_on_batching = insist_on_batching,
+                      .padding = {.batch_sizes = std::move(allowed_batch_sizes),
+                                  .buckets = std::move(length_buckets),
+                                  .mask = length_mask},
                       .max_queue_delay = microseconds(max_queue_delay_us),
                       .queue_capacity = queue_capacity,
                       .default_timeout = default_timeout_ns,
@@ -249,6 +259,12 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                       .warmup = warmup,
                       .cuda_graphs = cuda_graphs,
                       .idle_spin = idle_spin_us * 1000};
+  for (const auto& [input, dim, pad] : length_inputs) {
+    options.padding.inputs.push_back({.name = input, .dim = dim, .pad = pad});
+  }
+  for (const auto& [output, dim] : length_outputs) {
+    options.padding.outputs.push_back({.name = output, .dim = dim});
+  }
   if (options.inputs.has_value()) {
     const Signature declared{
         .inputs = *options.inputs, .batched = options.batched, .max_batch_size = max_batch_size};
@@ -315,11 +331,12 @@ void define_module(py::module_& m) {
   py::class_<ModelVersion, VersionPtr>(m, "ModelVersion")
       .def(py::init(&load), py::kw_only(), py::arg("name"), py::arg("version"), py::arg("path"),
            py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),
-           py::arg("max_batch_size"), py::arg("insist_on_batching"), py::arg("max_queue_delay_us"),
-           py::arg("queue_capacity"), py::arg("instances"), py::arg("plan_instances"),
-           py::arg("threads"), py::arg("elastic"), py::arg("warmup"), py::arg("cuda_graphs"),
-           py::arg("idle_spin_us"), py::arg("examples"), py::arg("default_timeout_ns"),
-           py::arg("default_priority"), py::call_guard<NativeCall>())
+           py::arg("max_batch_size"), py::arg("insist_on_batching"), py::arg("allowed_batch_sizes"),
+           py::arg("length_buckets"), py::arg("length_inputs"), py::arg("length_outputs"),
+           py::arg("length_mask"), py::arg("max_queue_delay_us"), py::arg("queue_capacity"),
+           py::arg("instances"), py::arg("plan_instances"), py::arg("threads"), py::arg("elastic"),
+           py::arg("warmup"), py::arg("cuda_graphs"), py::arg("idle_spin_us"), py::arg("examples"),
+           py::arg("default_timeout_ns"), py::arg("default_priority"), py::call_guard<NativeCall>())
       .def_property_readonly("device", &ModelVersion::device)
       .def_property_readonly("inputs",
                              [](const ModelVersion& v) { return specs_list(v.signature().inputs); })
@@ -327,6 +344,11 @@ void define_module(py::module_& m) {
           "outputs", [](const ModelVersion& v) { return specs_list(v.signature().outputs); })
       .def_property_readonly("max_batch_size",
                              [](const ModelVersion& v) { return v.signature().max_batch_size; })
+      .def_property_readonly(
+          "allowed_batch_sizes",
+          [](const ModelVersion& v) { return v.signature().padding.batch_sizes(); })
+      .def_property_readonly("length_buckets",
+                             [](const ModelVersion& v) { return v.signature().padding.buckets(); })
       .def_property_readonly("combines", &ModelVersion::combines)
       .def_property_readonly("batching_note", &ModelVersion::batching_note)
       .def_property_readonly("notes", &ModelVersion::notes)

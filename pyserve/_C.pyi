@@ -50,6 +50,11 @@ class ModelVersion:
         outputs: Sequence[_Spec] | None,
         max_batch_size: int,
         insist_on_batching: bool,
+        allowed_batch_sizes: Sequence[int],
+        length_buckets: Sequence[int],
+        length_inputs: Sequence[tuple[str, int, float]],
+        length_outputs: Sequence[tuple[str, int]],
+        length_mask: str,
         max_queue_delay_us: int | None,
         queue_capacity: int,
         instances: int,
@@ -71,6 +76,10 @@ class ModelVersion:
     def outputs(self) -> list[tuple[str, str, tuple[int, ...] | None]]: ...
     @property
     def max_batch_size(self) -> int: ...
+    @property
+    def allowed_batch_sizes(self) -> list[int]: ...
+    @property
+    def length_buckets(self) -> list[int]: ...
     @property
     def combines(self) -> bool: ...
     @property

@@ -8,6 +8,7 @@ words the errors.  Reading model files and planning threads belong to others.
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -24,6 +25,7 @@ _DEVICE = re.compile(r"auto|cpu|cuda:[0-9]{1,3}")
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Version = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Dimension = Annotated[int, msgspec.Meta(ge=0, le=63)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 
@@ -36,13 +38,67 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A group of keys; frozen, so that one configuration may be shared by threads."""
 
 
+def _check_ascending(key: str, sizes: tuple[int, ...]) -> None:
+    for lower, higher in pairwise(sizes):
+        if lower >= higher:
+            raise ValueError(f"{key}: expected ascending numbers, got {lower} before {higher}")
+
+
 class Batching(Group, frozen=True, kw_only=True):
     """How rows of several requests share one model call."""
 
     # None: the signature's maximum, or 32 where batching is proven.  A number insists.
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] | None = None
+    # Rows that a model call may have, ascending; batches are filled up to the next.  (): any.
+    allowed_batch_sizes: tuple[Annotated[int, msgspec.Meta(ge=1, le=1 << 20)], ...] = ()
     # None: wait for the callers of the batches before to come back, for a fraction of a run.
     max_queue_delay_us: Annotated[int, msgspec.Meta(ge=0, le=60_000_000)] | None = None
+
+    def __post_init__(self) -> None:
+        sizes = self.allowed_batch_sizes
+        _check_ascending("allowed_batch_sizes", sizes)
+        if sizes and self.max_batch_size not in (None, sizes[-1]):
+            raise ValueError(
+                f"allowed_batch_sizes ends at {sizes[-1]}, but max_batch_size is "
+                f"{self.max_batch_size}: the last allowed size is the largest batch"
+            )
+
+    @property
+    def rows(self) -> int | None:
+        """The largest batch that is asked for, by either key."""
+        return self.allowed_batch_sizes[-1] if self.allowed_batch_sizes else self.max_batch_size
+
+
+class LengthInput(Group, frozen=True, kw_only=True):
+    """An input whose dimension `dim`, counted without the batch, is filled up with `pad`."""
+
+    dim: Dimension
+    pad: float = 0.0
+
+
+class LengthOutput(Group, frozen=True, kw_only=True):
+    """An output whose dimension `dim`, counted without the batch, is cut again."""
+
+    dim: Dimension
+
+
+class Lengths(Group, frozen=True, kw_only=True):
+    """Lengths that vary from request to request, and what they are filled up to; empty: nothing."""
+
+    buckets: tuple[Annotated[int, msgspec.Meta(ge=1, le=1 << 40)], ...] = ()
+    inputs: dict[str, LengthInput] = {}
+    # The input that is 1 where a length is real and 0 where it is padding.
+    mask: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    outputs: dict[str, LengthOutput] = {}
+
+    def __post_init__(self) -> None:
+        _check_ascending("buckets", self.buckets)
+        if self.buckets and not self.inputs:
+            raise ValueError(
+                "buckets need lengths.inputs, such as {tokens: {dim: 0}}: inputs that have a length"
+            )
+        if not self.buckets and (self.inputs or self.outputs or self.mask is not None):
+            raise ValueError("lengths needs buckets, such as [32, 64, 128]")
 
 
 class Instances(Group, frozen=True, kw_only=True):
@@ -92,6 +148,7 @@ class ModelConfig(Group, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...] | None = None
     outputs: tuple[TensorSpec, ...] | None = None
     batching: Batching = Batching()
+    lengths: Lengths = Lengths()
     instances: Instances = Instances()
     queue: Queue = Queue()
     versions: Versions = Versions()
@@ -210,7 +267,9 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "inputs": ("inputs",),
     "outputs": ("outputs",),
     "max_batch_size": ("batching", "max_batch_size"),
+    "allowed_batch_sizes": ("batching", "allowed_batch_sizes"),
     "max_queue_delay_us": ("batching", "max_queue_delay_us"),
+    "lengths": ("lengths",),
     "instances": ("instances", "count"),
     "threads": ("instances", "threads"),
     "queue_capacity": ("queue", "capacity"),

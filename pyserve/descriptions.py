@@ -20,6 +20,10 @@ def model_metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
     how, and has the model's own tensors.
     """
     properties: dict[str, object] = {"device": model.device, "max_batch_size": model.max_batch_size}
+    if model.allowed_batch_sizes:
+        properties["allowed_batch_sizes"] = list(model.allowed_batch_sizes)
+    if model.length_buckets:
+        properties["length_buckets"] = list(model.length_buckets)
     if model.batching_note:
         properties["batching_note"] = model.batching_note
     if model.notes:

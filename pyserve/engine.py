@@ -39,7 +39,9 @@ class Options(TypedDict, total=False):
     inputs: Sequence[TensorSpec | Mapping[str, object]]
     outputs: Sequence[TensorSpec | Mapping[str, object]]
     max_batch_size: int
+    allowed_batch_sizes: Sequence[int]
     max_queue_delay_us: int | None
+    lengths: Mapping[str, object]
     instances: int
     threads: int
     queue_capacity: int

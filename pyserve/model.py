@@ -79,6 +79,9 @@ class Model:
         self.outputs = tuple(_spec(item) for item in version.outputs)
         self.max_batch_size: int = version.max_batch_size
         self.batched = self.max_batch_size > 0
+        # Rows and lengths that the model is run with; empty: any.
+        self.allowed_batch_sizes: tuple[int, ...] = tuple(version.allowed_batch_sizes)
+        self.length_buckets: tuple[int, ...] = tuple(version.length_buckets)
         self.combines: bool = version.combines
         self.batching_note: str = version.batching_note
         self._notes: tuple[str, ...] = tuple(version.notes)
@@ -273,7 +276,12 @@ def load_model(
             inputs=inputs,
             outputs=outputs,
             max_batch_size=max_batch_size,
-            insist_on_batching=(config.batching.max_batch_size or 0) > 1,
+            insist_on_batching=(config.batching.rows or 0) > 1,
+            allowed_batch_sizes=config.batching.allowed_batch_sizes,
+            length_buckets=config.lengths.buckets,
+            length_inputs=[(name, one.dim, one.pad) for name, one in config.lengths.inputs.items()],
+            length_outputs=[(name, one.dim) for name, one in config.lengths.outputs.items()],
+            length_mask=config.lengths.mask or "",
             max_queue_delay_us=config.batching.max_queue_delay_us,
             queue_capacity=config.queue.capacity,
             instances=plan.instances,
@@ -344,9 +352,14 @@ def _declared(
     """Return the specs that the core checks against, and the largest batch (0: not batched)."""
     inputs = config.inputs or (signature.inputs if signature else None)
     outputs = config.outputs or (signature.outputs if signature else None)
-    asked = config.batching.max_batch_size
+    asked = config.batching.rows
     batched = config.inputs is not None or (signature is not None and signature.batched)
     if inputs is None:
+        if config.lengths.buckets:
+            raise ConfigError(
+                "lengths.buckets are given, but the model's inputs are not known: export it with "
+                "pyserve.export, or declare inputs and outputs in config.yaml"
+            )
         if asked:
             raise ConfigError(
                 f"batching.max_batch_size is {asked}, but the model's inputs are not known: export "

@@ -27,8 +27,9 @@ std::size_t ring_capacity(std::int64_t queue_capacity) {
 }  // namespace
 
 Batcher::Batcher(BatchPolicy policy, std::int64_t queue_capacity, Nanos idle_spin_ns,
-                 const Clock& clock)
+                 const Clock& clock, Padding padding)
     : policy_(policy),
+      padding_(std::move(padding)),
       idle_spin_ns_(idle_spin_ns),
       window_(std::max(kMinWindow, kWindowBatches * static_cast<std::size_t>(policy.max_rows))),
       clock_(clock),
@@ -68,9 +69,9 @@ Status Batcher::submit(const RequestPtr& request) {
 
 // Whether the request can be answered by its deadline, by all that is known.
 Status Batcher::foresee(Request& request, Nanos now) {
-  const RunTimes& times = run_times(elastic_.load(std::memory_order_relaxed));
+  const bool elastic = elastic_.load(std::memory_order_relaxed);
   const Nanos left = request.deadline - now;
-  const Nanos alone = times.estimate(request.rows);
+  const Nanos alone = time_of(request.rows, elastic);
   if (alone > left) {
     request.trial = allows_trial(now);
     return request.trial ? Status{} : too_late(alone, left);
@@ -84,13 +85,13 @@ Status Batcher::foresee(Request& request, Nanos now) {
   const std::int64_t most = most_rows();
   const std::int64_t before = admission_.rows_before(request, now);
   const Nanos start =
-      start_after(std::span(free_at).first(instances), before / most, times.estimate(most), now);
+      start_after(std::span(free_at).first(instances), before / most, time_of(most, elastic), now);
   // While others run, a batch gathers; it will be as large as the last ones were.
   std::int64_t rows = before % most + request.rows;
   if (start > now) {
     rows = std::max(rows, usual_rows_.load(std::memory_order_relaxed));
   }
-  const Nanos end = start + times.estimate(std::max(request.rows, std::min(rows, most)));
+  const Nanos end = start + time_of(std::max(request.rows, std::min(rows, most)), elastic);
   if (end > request.deadline) {
     return too_much_waits(end - now, left);
   }
@@ -112,7 +113,7 @@ std::int64_t Batcher::most_rows() const noexcept {
 
 void Batcher::learn(const RunTime& run, bool elastic) noexcept {
   if (run.rows > 0 && run.shortest != kNever) {
-    run_times_[elastic ? 1 : 0].observe(run.rows, run.shortest);
+    observe(run.rows, run.shortest, elastic);
     last_lesson_.store(clock_.now(), std::memory_order_relaxed);
   }
 }
@@ -194,7 +195,7 @@ bool Batcher::next_batch(Batch& batch) {
       continue;
     }
     if (lesson.rows > 0) {
-      run_times_[lesson.elastic ? 1 : 0].observe(lesson.rows, lesson.took);
+      observe(lesson.rows, lesson.took, lesson.elastic);
       last_lesson_.store(clock_.now(), std::memory_order_relaxed);
       lesson = {};
     }

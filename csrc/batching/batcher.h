@@ -46,6 +46,7 @@
 #include "batching/request.h"
 #include "batching/row_limit.h"
 #include "batching/run_times.h"
+#include "tensor/padding.h"
 
 namespace pyserve {
 
@@ -70,7 +71,9 @@ struct Batch {
 class Batcher {
  public:
   // `idle_spin_ns`: how long an idle instance spins before it sleeps.
-  Batcher(BatchPolicy policy, std::int64_t queue_capacity, Nanos idle_spin_ns, const Clock& clock);
+  // `padding`: which requests may share a batch.
+  Batcher(BatchPolicy policy, std::int64_t queue_capacity, Nanos idle_spin_ns, const Clock& clock,
+          Padding padding = {});
 
   // Admits and queues, or says why not; on refusal the request stays the caller's.
   Status submit(const RequestPtr& request);
@@ -136,7 +139,13 @@ class Batcher {
 
   Status foresee(Request& request, Nanos now);
   bool allows_trial(Nanos now) noexcept;
-  const RunTimes& run_times(bool elastic) const noexcept { return run_times_[elastic ? 1 : 0]; }
+  // A run takes what all its rows take, those that it is filled up with too.
+  Nanos time_of(std::int64_t rows, bool elastic) const noexcept {
+    return run_times_[elastic ? 1 : 0].estimate(padding_.rows_for(rows));
+  }
+  void observe(std::int64_t rows, Nanos took, bool elastic) noexcept {
+    run_times_[elastic ? 1 : 0].observe(padding_.rows_for(rows), took);
+  }
   // More than an instance's share of the CPUs.
   bool runs_elastic(int cpus) const noexcept { return cpus * policy_.shares > policy_.cpus; }
   std::int64_t most_rows() const noexcept;
@@ -156,6 +165,7 @@ class Batcher {
   bool settled(Request& request, Nanos now) noexcept;
 
   const BatchPolicy policy_;
+  const Padding padding_;
   const Nanos idle_spin_ns_;
   const std::size_t window_;  // requests that may be passed over for one batch
   const Clock& clock_;        // outlives the batcher

@@ -4,7 +4,6 @@
 
 #include "batching/batcher.h"
 #include "batching/forecast.h"
-#include "tensor/collate.h"
 
 namespace pyserve {
 namespace {
@@ -97,7 +96,8 @@ bool Batcher::take_next(Batch& batch, std::int64_t share, Nanos now) {
     }
     if (!chosen_.empty()) {
       const Request& first = *chosen_.front().request;
-      const bool other = request.key != first.key || !stackable(first.inputs, request.inputs);
+      const bool other =
+          request.key != first.key || !padding_.stackable(first.inputs, request.inputs);
       if (other || rows_ + request.rows > most_rows()) {
         no_more_ |= regroups || !other;  // it waits for the next batch: no time to lose
         passed_over_.push_back(std::move(next));
@@ -124,15 +124,15 @@ bool Batcher::take_next(Batch& batch, std::int64_t share, Nanos now) {
 // smaller although another waits who has a deadline too, and is no less important, the one whose
 // deadline it is gives way: as many are answered in time, and the next batch is not late as well.
 void Batcher::keep_deadlines(Batch& batch, std::int64_t share, Nanos now) {
-  const RunTimes& times = run_times(elastic_.load(std::memory_order_relaxed));
+  const bool elastic = elastic_.load(std::memory_order_relaxed);
   while (!chosen_.empty()) {
     const auto nearest = std::ranges::min_element(chosen_, {}, deadline_of);
     const Request& request = *nearest->request;
-    const Nanos takes = times.estimate(rows_);
+    const Nanos takes = time_of(rows_, elastic);
     if (request.deadline == kNever || request.trial || now + takes <= request.deadline) {
       return;
     }
-    const Nanos alone = times.estimate(request.rows);
+    const Nanos alone = time_of(request.rows, elastic);
     const auto place = nearest - chosen_.begin();
     Pending::Entry entry = std::move(*nearest);
     chosen_.erase(nearest);
@@ -166,8 +166,8 @@ bool Batcher::take_instead(Batch& batch, const Request& request, std::int64_t sh
 // Puts the least urgent of the batch back until it ends before `deadline`, which is the nearest in
 // it and can be met by its request alone.
 void Batcher::shrink(Nanos deadline, Nanos now) {
-  const RunTimes& times = run_times(elastic_.load(std::memory_order_relaxed));
-  while (chosen_.size() > 1 && now + times.estimate(rows_) > deadline) {
+  const bool elastic = elastic_.load(std::memory_order_relaxed);
+  while (chosen_.size() > 1 && now + time_of(rows_, elastic) > deadline) {
     if (deadline_of(chosen_.back()) == deadline) {
       std::swap(chosen_.back(), chosen_[chosen_.size() - 2]);
     }
@@ -210,7 +210,7 @@ void Batcher::ship(Batch& batch, std::int64_t crowd, Nanos now) {
   usual_rows_.store(next_usual(usual_rows_.load(std::memory_order_relaxed), rows_),
                     std::memory_order_relaxed);
   if (*batch.instance < kForecastInstances) {
-    const Nanos takes = run_times(runs_elastic(batch.cpus)).estimate(rows_);
+    const Nanos takes = time_of(rows_, runs_elastic(batch.cpus));
     busy_until_[*batch.instance].store(now + takes, std::memory_order_relaxed);
   }
 }

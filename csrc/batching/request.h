@@ -63,7 +63,7 @@ struct Request {
   Nanos urgency = 0;               // its place in the order, see urgency.h
   Backlog::Place backlog_place{};  // where it is counted while it waits, if it has a deadline
   bool trial = false;              // admitted to learn whether its deadline can be met after all
-  std::size_t key = 0;             // batch_key(inputs)
+  std::size_t key = 0;             // Padding::key(inputs)
   bool borrows = false;            // inputs point into memory of the attachment
   bool is_part = false;            // rows of another request, which alone is counted
   bool keeps_outputs = true;       // the caller may keep a row for long: give it its own memory

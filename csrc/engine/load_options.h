@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "batching/urgency.h"
+#include "tensor/padding.h"
 #include "tensor/signature.h"
 #include "tensor/value.h"
 
@@ -26,6 +27,7 @@ struct LoadOptions {
   bool batched = false;
   std::int64_t max_batch_size = 0;
   bool insist_on_batching = false;  // a batch that mixes rows is an error rather than a note
+  PaddingOptions padding;           // the shapes that it is run with
 
   std::optional<Nanos> max_queue_delay;  // unset: regroup (batching/policy.h)
   std::int64_t queue_capacity = 1024;

@@ -63,22 +63,42 @@ std::vector<TensorSpec> arrange(const std::vector<TensorSpec>& arguments,
   return arranged;
 }
 
-// The batches that an instance will form: powers of two up to the largest.
+// The sizes of the batches that an instance will form: those allowed, or powers of two.
+std::vector<std::int64_t> warmup_sizes(const Padding& padding, std::int64_t max_rows) {
+  if (!padding.batch_sizes().empty()) {
+    return padding.batch_sizes();
+  }
+  std::vector<std::int64_t> sizes;
+  for (std::int64_t rows = 1; rows < max_rows; rows *= 2) {
+    sizes.push_back(rows);
+  }
+  sizes.push_back(max_rows);
+  return sizes;
+}
+
+// Batches of `sizes` rows; the longest bucket's come first.
 std::vector<std::vector<Values>> warmup_batches(const std::vector<Values>& samples,
-                                                std::int64_t max_rows) {
+                                                const Padding& padding,
+                                                const std::vector<std::int64_t>& sizes) {
   std::vector<std::vector<Values>> batches;
   if (samples.empty()) {
     return batches;
   }
-  for (std::int64_t rows = 1;; rows = std::min(rows * 2, max_rows)) {
-    batches.emplace_back();
-    for (std::int64_t i = 0; i < rows; ++i) {
-      batches.back().push_back(samples[static_cast<std::size_t>(i) % samples.size()]);
-    }
-    if (rows >= max_rows) {
-      return batches;
+  std::vector<std::int64_t> lengths = padding.buckets();
+  std::ranges::reverse(lengths);
+  if (lengths.empty()) {
+    lengths.push_back(0);
+  }
+  for (const std::int64_t length : lengths) {
+    for (const std::int64_t rows : sizes) {
+      batches.emplace_back();
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const Values& sample = samples[static_cast<std::size_t>(i) % samples.size()];
+        batches.back().push_back(with_length(padding, sample, length));
+      }
     }
   }
+  return batches;
 }
 
 }  // namespace
@@ -111,7 +131,7 @@ ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executabl
                   .combine = combines_,
                   .shares = instances,
                   .cpus = elastic() ? instances * options.threads : 0},
-      options.queue_capacity, options.idle_spin, clock_);
+      options.queue_capacity, options.idle_spin, clock_, signature_.padding);
   start(options, instances);
 }
 
@@ -128,6 +148,14 @@ void ModelVersion::resolve_signature(const LoadOptions& options) {
   }
   signature_.batched = options.batched && options.inputs.has_value();
   signature_.max_batch_size = signature_.batched ? options.max_batch_size : 0;
+  signature_.padding = Padding(options.padding, signature_.inputs, signature_.outputs);
+  if (signature_.padding.fills() && !signature_.batched) {
+    throw std::invalid_argument(
+        "batching.allowed_batch_sizes and lengths need a batch dimension, the model takes none");
+  }
+  if (const auto& mask = signature_.padding.mask(); mask.has_value()) {
+    signature_.inputs[mask->length.index].optional = true;  // made where it is left out
+  }
 }
 
 void ModelVersion::prove(const LoadOptions& options) {
@@ -136,14 +164,23 @@ void ModelVersion::prove(const LoadOptions& options) {
   samples_ = sample_rows(signature_, options.examples, rows);
   if (samples_.empty()) {
     batching_note_ = "no signature is known: requests are not batched and shapes are unchecked";
+    if (signature_.padding.has_lengths()) {
+      throw std::invalid_argument("lengths cannot be proven: the shape of an input is not known");
+    }
     return;
+  }
+  if (signature_.padding.has_lengths()) {
+    for (Values& sample : samples_) {
+      sample = with_length(signature_.padding, sample, signature_.padding.buckets().back());
+    }
   }
   const IntraopThreads threads(options.threads);
   DeviceStream stream(parse_device(options.device));
   stream.make_current();
   stream.synchronize_device();  // the weights were put there on another stream
   try {
-    const RunResult first = run_together(*executable_, {samples_.front()}, stream);
+    const RunResult first =
+        run_together(*executable_, signature_.padding, {samples_.front()}, stream);
     output_form_ = first.form;
     if (!signature_.outputs_known) {
       for (const std::string& name : first.names) {
@@ -156,16 +193,21 @@ void ModelVersion::prove(const LoadOptions& options) {
     if (options.insist_on_batching && signature_.max_batch_size > 1) {
       throw std::invalid_argument("batching cannot be proven: " + failure_text(error));
     }
+    if (signature_.padding.has_lengths()) {
+      throw std::invalid_argument("lengths cannot be proven: " + failure_text(error));
+    }
     return;
   }
   std::string note;
-  if (auto optimized = agreeing_optimized(*executable_, samples_, signature_.batched, stream, note);
+  if (auto optimized = agreeing_optimized(*executable_, signature_.padding, samples_,
+                                          signature_.batched, stream, note);
       optimized != nullptr) {
     executable_ = std::move(optimized);
   } else if (!note.empty()) {
     notes_.push_back(std::move(note));
   }
   prove_batching(options, stream);
+  prove_lengths(stream);
   if (options.cuda_graphs) {
     executable_ = with_cuda_graphs(std::move(executable_), stream.device(), combines_, note = "");
     if (!note.empty()) {
@@ -193,13 +235,29 @@ void ModelVersion::prove_batching(const LoadOptions& options, DeviceStream& stre
   }
 }
 
+void ModelVersion::prove_lengths(DeviceStream& stream) {
+  if (!signature_.padding.has_lengths()) {
+    return;
+  }
+  const std::vector<Values> rows(samples_.begin(),
+                                 combines_ ? samples_.end() : samples_.begin() + 1);
+  BatchingProof proof = pyserve::prove_lengths(*executable_, signature_, rows, stream);
+  if (!proof.proven) {
+    throw std::invalid_argument("lengths cannot be padded: " + proof.note);
+  }
+  if (!proof.note.empty()) {
+    notes_.push_back(std::move(proof.note));
+  }
+}
+
 void ModelVersion::time_rows(DeviceStream& stream) {
   try {
-    row_time_ = shortest_run(*executable_, {samples_.front()}, stream, clock_);
+    row_time_ = shortest_run(*executable_, signature_.padding, {samples_.front()}, stream, clock_);
     const std::int64_t rows = combines_ ? std::min(signature_.max_batch_size, kTimedRows) : 1;
     if (row_time_ < rows * kLightRow) {  // else a batch of them takes longer still
       const std::vector<Values> batch(static_cast<std::size_t>(rows), samples_.front());
-      light_ = shortest_run(*executable_, batch, stream, clock_) < rows * kLightRow;
+      light_ =
+          shortest_run(*executable_, signature_.padding, batch, stream, clock_) < rows * kLightRow;
     }
   } catch (const std::exception&) {
     // Not measured; the warm-up tells of a batch that fails.
@@ -215,7 +273,8 @@ void ModelVersion::time_elastic(const LoadOptions& options) {
   try {
     DeviceStream stream(device);
     const IntraopThreads threads(options.instances * options.threads);
-    const Nanos time = shortest_run(*executable_, {samples_.front()}, stream, clock_);
+    const Nanos time =
+        shortest_run(*executable_, signature_.padding, {samples_.front()}, stream, clock_);
     if (static_cast<double>(row_time_) >= kWorthMoreThreads * static_cast<double>(time)) {
       lone_row_time_ = time;
     }
@@ -225,21 +284,23 @@ void ModelVersion::time_elastic(const LoadOptions& options) {
 }
 
 void ModelVersion::start(const LoadOptions& options, int instances) {
-  context_ = std::make_unique<InstanceContext>(InstanceContext{
-      .label = label_,
-      .thread_name = "ps-" + options.name,
-      .executable = *executable_,
-      .signature = signature_,
-      .batcher = *batcher_,
-      .device = parse_device(options.device),
-      .threads = options.threads,
-      .cpus = elastic() ? instances * options.threads : 0,
-      .rows_checked = combines_,
-      .warmup = options.warmup ? warmup_batches(samples_, combines_ ? batcher_->max_rows() : 1)
-                               : std::vector<std::vector<Values>>{},
-      .clock = clock_,
-      .failure = failure_,
-      .device_lost = device_lost_});
+  const std::vector<std::int64_t> sizes =
+      warmup_sizes(signature_.padding, combines_ ? batcher_->max_rows() : 1);
+  context_ = std::make_unique<InstanceContext>(
+      InstanceContext{.label = label_,
+                      .thread_name = "ps-" + options.name,
+                      .executable = *executable_,
+                      .signature = signature_,
+                      .batcher = *batcher_,
+                      .device = parse_device(options.device),
+                      .threads = options.threads,
+                      .cpus = elastic() ? instances * options.threads : 0,
+                      .rows_checked = combines_,
+                      .warmup = options.warmup ? warmup_batches(samples_, signature_.padding, sizes)
+                                               : std::vector<std::vector<Values>>{},
+                      .clock = clock_,
+                      .failure = failure_,
+                      .device_lost = device_lost_});
   try {
     for (int i = 0; i < instances; ++i) {
       instances_.push_back(std::make_unique<Instance>(*context_));
@@ -260,8 +321,10 @@ void ModelVersion::start(const LoadOptions& options, int instances) {
     if (warm.too_many > 1) {
       static_cast<void>(batcher_->row_limit().too_many(warm.too_many));
     }
-    times.resize(std::max(times.size(), warm.times.size()));
-    for (std::size_t i = 0; i < warm.times.size(); ++i) {
+    // The longest bucket's: what others are timed by.
+    const std::size_t timed = std::min(warm.times.size(), sizes.size());
+    times.resize(std::max(times.size(), timed));
+    for (std::size_t i = 0; i < timed; ++i) {
       times[i].rows = warm.times[i].rows;
       times[i].shortest = std::min(times[i].shortest, warm.times[i].shortest);
     }
@@ -331,8 +394,8 @@ bool ModelVersion::run_here(const RequestPtr& request, bool rehearsal) {
 }
 
 Nanos ModelVersion::time_here(std::int64_t rows) const noexcept {
-  if (caller_ == nullptr) {
-    return kNever;
+  if (caller_ == nullptr || signature_.padding.fills()) {
+    return kNever;  // what is gathered is run as it is
   }
   const auto found =
       std::ranges::find_if(times_, [&](const RunTime& tried) { return tried.rows >= rows; });

@@ -92,6 +92,7 @@ class ModelVersion {
   void resolve_signature(const LoadOptions& options);
   void prove(const LoadOptions& options);
   void prove_batching(const LoadOptions& options, DeviceStream& stream);
+  void prove_lengths(DeviceStream& stream);
   void time_rows(DeviceStream& stream);
   void time_elastic(const LoadOptions& options);
   void start(const LoadOptions& options, int instances);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/samples.h"
 #include "tensor/collate.h"
 
 namespace pyserve {
@@ -50,35 +51,66 @@ std::string output_name(const Signature& signature, const RunResult& result, std
   return index < signature.outputs.size() ? signature.outputs[index].name : result.names[index];
 }
 
-Values batch_of(const std::vector<Values>& rows, DeviceStream& stream) {
+Values batch_of(const BatchShape& shape, const Padding& padding, const std::vector<Values>& rows,
+                DeviceStream& stream) {
   std::vector<const Values*> requests;
   requests.reserve(rows.size());
   for (const Values& row : rows) {
     requests.push_back(&row);
   }
-  return collate(requests, stream.device(), stream.staging());
+  return collate(requests, padding, shape, stream.device(), stream.staging());
 }
 
-}  // namespace
-
-RunResult run_together(const Executable& executable, const std::vector<Values>& rows,
-                       DeviceStream& stream) {
+RunResult run_as(const BatchShape& shape, const Executable& executable, const Padding& padding,
+                 const std::vector<Values>& rows, DeviceStream& stream) {
   const c10::InferenceMode inference;
-  RunResult result = executable.run(batch_of(rows, stream));
+  RunResult result = executable.run(batch_of(shape, padding, rows, stream));
   result.values = stream.fetch(std::move(result.values));
   return result;
 }
 
-std::string prepare(const Executable& executable, const std::vector<Values>& rows,
-                    DeviceStream& stream) {
+BatchShape usual_shape(const Padding& padding, const std::vector<Values>& rows) {
+  return padding.fit(rows.front(), static_cast<std::int64_t>(rows.size()));
+}
+
+// Which output has not one row for each row of the batch; "" if all have.
+std::string rows_note(const Signature& signature, const RunResult& result, std::int64_t rows) {
+  for (std::size_t i = 0; i < result.values.size(); ++i) {
+    if (result.values[i].rows() != rows) {
+      return "output \"" + output_name(signature, result, i) + "\" has " +
+             std::to_string(result.values[i].rows()) + " rows for a batch of " +
+             std::to_string(rows);
+    }
+  }
+  return "";
+}
+
+// What row `index`, which came with `inputs`, has of the outputs of a run.
+Values row_of(const Padding& padding, const Values& outputs, std::int64_t index,
+              const Values& inputs) {
+  Values row = split(outputs, index, 1);
+  padding.cut(row, padding.length(inputs));
+  return row;
+}
+
+}  // namespace
+
+RunResult run_together(const Executable& executable, const Padding& padding,
+                       const std::vector<Values>& rows, DeviceStream& stream) {
+  return run_as(usual_shape(padding, rows), executable, padding, rows, stream);
+}
+
+std::string prepare(const Executable& executable, const Padding& padding,
+                    const std::vector<Values>& rows, DeviceStream& stream) {
   const c10::InferenceMode inference;
-  std::string note = executable.prepare(batch_of(rows, stream));
+  std::string note =
+      executable.prepare(batch_of(usual_shape(padding, rows), padding, rows, stream));
   stream.synchronize();
   return note;
 }
 
-Nanos shortest_run(const Executable& executable, const std::vector<Values>& rows,
-                   DeviceStream& stream, const Clock& clock) {
+Nanos shortest_run(const Executable& executable, const Padding& padding,
+                   const std::vector<Values>& rows, DeviceStream& stream, const Clock& clock) {
   constexpr int kRuns = 8;
   constexpr int kLeastRuns = 2;
   constexpr Nanos kBudget = 200'000'000;  // a slow model need not be timed as often
@@ -87,7 +119,7 @@ Nanos shortest_run(const Executable& executable, const std::vector<Values>& rows
   Nanos now = begin;
   for (int run = 0; run < kLeastRuns || (run < kRuns && now - begin < kBudget); ++run) {
     const Nanos start = now;
-    run_together(executable, rows, stream);
+    run_together(executable, padding, rows, stream);
     now = clock.now();
     shortest = std::min(shortest, now - start);
   }
@@ -105,20 +137,22 @@ int first_difference(const Values& expected, const Values& got) {
 
 BatchingProof prove_batching(const Executable& executable, const Signature& signature,
                              const std::vector<Values>& rows, DeviceStream& stream) {
+  const Padding& padding = signature.padding;
   try {
-    const RunResult together = run_together(executable, rows, stream);
     const auto count = static_cast<std::int64_t>(rows.size());
-    for (std::size_t i = 0; i < together.values.size(); ++i) {
-      if (together.values[i].rows() != count) {
-        return {.note = "output \"" + output_name(signature, together, i) + "\" has " +
-                        std::to_string(together.values[i].rows()) + " rows for a batch of " +
-                        std::to_string(count)};
-      }
+    const BatchShape shape = padding.fit(rows.front(), count);
+    const RunResult together = run_as(shape, executable, padding, rows, stream);
+    if (std::string note = rows_note(signature, together, shape.rows); !note.empty()) {
+      return {.note = std::move(note)};
     }
     for (std::int64_t row = 0; row < count; ++row) {
-      const RunResult alone =
-          run_together(executable, {rows[static_cast<std::size_t>(row)]}, stream);
-      const int different = first_difference(alone.values, split(together.values, row, 1));
+      const Values& inputs = rows[static_cast<std::size_t>(row)];
+      const RunResult alone = run_together(executable, padding, {inputs}, stream);
+      if (std::string note = rows_note(signature, alone, padding.rows_for(1)); !note.empty()) {
+        return {.note = std::move(note)};
+      }
+      const int different =
+          first_difference(split(alone.values, 0, 1), split(together.values, row, 1));
       if (different >= 0) {
         return {.note = "output \"" +
                         output_name(signature, together, static_cast<std::size_t>(different)) +
@@ -131,7 +165,48 @@ BatchingProof prove_batching(const Executable& executable, const Signature& sign
   return {.proven = true};
 }
 
-std::unique_ptr<Executable> agreeing_optimized(const Executable& plain,
+BatchingProof prove_lengths(const Executable& executable, const Signature& signature,
+                            const std::vector<Values>& rows, DeviceStream& stream) {
+  const Padding& padding = signature.padding;
+  std::int64_t shorter = 0;
+  for (const std::int64_t bucket : padding.buckets()) {
+    // One that fills its bucket, and one that does not.
+    const std::int64_t part = (shorter + bucket + 1) / 2;
+    shorter = bucket;
+    std::vector<Values> trial;
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      trial.push_back(with_length(padding, rows[i], i == 0 ? part : bucket));
+    }
+    const BatchShape padded{.rows = padding.rows_for(std::ssize(trial)), .length = bucket};
+    const RunResult together = run_as(padded, executable, padding, trial, stream);
+    if (std::string note = rows_note(signature, together, padded.rows); !note.empty()) {
+      return {.note = std::move(note)};
+    }
+    if (Status status = padding.check_outputs(together.values, bucket); !status.ok()) {
+      return {.note = std::move(status.message)};
+    }
+    const BatchShape as_it_is{.rows = padding.rows_for(1), .length = part};
+    RunResult alone;
+    try {
+      alone = run_as(as_it_is, executable, padding, {trial.front()}, stream);
+    } catch (const std::exception& error) {
+      return {.proven = true,
+              .note = "the model does not run at length " + std::to_string(part) +
+                      ", so padding could not be compared with it: " + failure_text(error)};
+    }
+    const int different = first_difference(row_of(padding, alone.values, 0, trial.front()),
+                                           row_of(padding, together.values, 0, trial.front()));
+    if (different >= 0) {
+      return {.note = "output \"" +
+                      output_name(signature, together, static_cast<std::size_t>(different)) +
+                      "\" of a row of length " + std::to_string(part) +
+                      " changes when the row is padded to " + std::to_string(bucket)};
+    }
+  }
+  return {.proven = true};
+}
+
+std::unique_ptr<Executable> agreeing_optimized(const Executable& plain, const Padding& padding,
                                                const std::vector<Values>& rows, bool batched,
                                                DeviceStream& stream, std::string& note) {
   try {
@@ -147,10 +222,11 @@ std::unique_ptr<Executable> agreeing_optimized(const Executable& plain,
       trials.push_back(rows);
     }
     for (const std::vector<Values>& trial : trials) {
-      const Values expected = run_together(plain, trial, stream).values;
+      const Values expected = run_together(plain, padding, trial, stream).values;
       // Twice: the first run of a form may still be on its way through the interpreter's profiler.
       for (int run = 0; run < 2; ++run) {
-        if (first_difference(expected, run_together(*optimized, trial, stream).values) >= 0) {
+        if (first_difference(expected, run_together(*optimized, padding, trial, stream).values) >=
+            0) {
           note = "the optimised form's outputs differ from the plain module's: serving it plain";
           return nullptr;
         }

@@ -38,7 +38,7 @@ WarmUp Runner::warm_up() {
     for (int run = 0; run < kWarmupRuns || (run < kTimedRuns && now - first < kTimedNs); ++run) {
       const Nanos before = now;
       try {
-        run_together(context_.executable, rows, stream_);
+        run_together(context_.executable, context_.signature.padding, rows, stream_);
       } catch (const std::exception& error) {
         result.failure = failure_text(error);
         if (fault_of(error) == Fault::kOutOfMemory) {
@@ -54,7 +54,8 @@ WarmUp Runner::warm_up() {
       }
     }
     result.times.push_back(time);
-    if (std::string note = prepare(context_.executable, rows, stream_); !note.empty()) {
+    if (std::string note = prepare(context_.executable, context_.signature.padding, rows, stream_);
+        !note.empty()) {
       result.note = std::move(note);
     }
   }
@@ -62,7 +63,8 @@ WarmUp Runner::warm_up() {
     // The first run on more threads starts them.
     const IntraopThreads threads(context_.cpus);
     for (int run = 0; run < kWarmupRuns; ++run) {
-      run_together(context_.executable, context_.warmup.front(), stream_);
+      run_together(context_.executable, context_.signature.padding, context_.warmup.front(),
+                   stream_);
     }
   }
   return result;
@@ -137,25 +139,32 @@ Status Runner::attempt(std::span<const RequestPtr> requests, std::int64_t rows, 
     for (const RequestPtr& request : requests) {
       gathered_.push_back(&request->inputs);
     }
-    const Values inputs = collate(gathered_, context_.device, stream_.staging());
+    const Padding& padding = context_.signature.padding;
+    const BatchShape shape = padding.fit(*gathered_.front(), rows);
+    const Values inputs = collate(gathered_, padding, shape, context_.device, stream_.staging());
     const Nanos collated = context_.clock.now();
     Computed result;
-    if (Status status = compute(inputs, rows, result); !status.ok()) {
+    Status status = compute(inputs, shape.rows, result);
+    if (status.ok()) {
+      status = padding.check_outputs(result.outputs, shape.length);
+      if (!status.ok()) {
+        status = model_failed(context_.label + " failed: " + status.message);
+      }
+    }
+    if (!status.ok()) {
       return status;
     }
+    const bool whole = requests.size() == 1 && shape.rows == rows;
     std::int64_t begin = 0;
     for (const RequestPtr& request : requests) {
-      if (requests.size() == 1) {
-        request->outputs = std::move(result.outputs);
-        if (request->borrows) {
-          detach_from(request->inputs, request->outputs);
-        }
-      } else {
-        request->outputs = split(result.outputs, begin, request->rows);
-        if (request->keeps_outputs) {
-          own_memory(request->outputs);
-        }
-        begin += request->rows;
+      request->outputs =
+          whole ? std::move(result.outputs) : split(result.outputs, begin, request->rows);
+      begin += request->rows;
+      padding.cut(request->outputs, padding.length(request->inputs));
+      if (!whole && request->keeps_outputs) {
+        own_memory(request->outputs);
+      } else if (requests.size() == 1 && request->borrows) {
+        detach_from(request->inputs, request->outputs);
       }
       if (!context_.signature.outputs_known) {
         request->names = result.names;

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "tensor/collate.h"
+#include "tensor/padding.h"
 
 namespace pyserve {
 namespace {
@@ -66,7 +66,7 @@ std::vector<Values> from_examples(const Signature& signature, const std::vector<
   // Rows of one batch must agree in their free dimensions: keep to the first one's.
   if (signature.batched) {
     const Values first = rows.front();
-    std::erase_if(rows, [&](const Values& row) { return !stackable(first, row); });
+    std::erase_if(rows, [&](const Values& row) { return !Padding().stackable(first, row); });
   }
   const auto given = std::ssize(rows);
   for (std::int64_t i = given; i < count; ++i) {
@@ -125,6 +125,23 @@ std::vector<Values> sample_rows(const Signature& signature, const std::vector<Va
     rows.push_back(std::move(row));
   }
   return rows;
+}
+
+Values with_length(const Padding& padding, const Values& row, std::int64_t length) {
+  Values sized = row;
+  for (std::size_t i = 0; i < sized.size(); ++i) {
+    const Padding::Length* const padded = padding.input(i);
+    if (padding.makes_mask(i)) {
+      sized[i] = Value();
+    } else if (padded != nullptr && !sized[i].absent()) {
+      const auto dim = static_cast<std::int64_t>(padded->dim);
+      const std::int64_t size = std::max<std::int64_t>(1, sized[i].tensor.size(dim));
+      std::vector<std::int64_t> times(static_cast<std::size_t>(sized[i].tensor.dim()), 1);
+      times[padded->dim] = (length + size - 1) / size;
+      sized[i].tensor = sized[i].tensor.repeat(times).narrow(dim, 0, length).contiguous();
+    }
+  }
+  return sized;
 }
 
 }  // namespace pyserve

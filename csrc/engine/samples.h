@@ -16,4 +16,8 @@ namespace pyserve {
 std::vector<Values> sample_rows(const Signature& signature, const std::vector<Values>& examples,
                                 std::int64_t count, std::int64_t free_size = 8);
 
+// `row` with inputs of `length`, cut or begun again from the front, where they have lengths; its
+// mask is left for the padding to make.
+Values with_length(const Padding& padding, const Values& row, std::int64_t length);
+
 }  // namespace pyserve

@@ -272,7 +272,7 @@ Status HttpLane::submit(HttpRequest http) {
   request->keeps_outputs = false;
   request->queue = queue_;
   schedule(*request, *version, http.deadline == kNever ? 0 : http.deadline, http.plan->priority);
-  request->key = batch_key(request->inputs);
+  request->key = version->signature().padding.key(request->inputs);
   request->attachment = std::make_unique<HttpAttachment>(*this, std::move(http));
   Status status = version->submit(request);
   if (status.ok()) {

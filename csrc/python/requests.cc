@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "python/convert.h"
-#include "tensor/collate.h"
 
 namespace pyserve::python {
 namespace {
@@ -99,7 +98,7 @@ VersionPtr own_version(std::unique_ptr<ModelVersion> version) {
 }
 
 void submit_checked(ModelVersion& version, const RequestPtr& request) {
-  request->key = batch_key(request->inputs);
+  request->key = version.signature().padding.key(request->inputs);
   if (const Status status = version.submit(request); !status.ok()) {
     raise(status);
   }

@@ -1,7 +1,7 @@
 // collate.h - many requests' rows into one batch, and a batch's outputs back to them.
 //
-// Collating copies each row once; a batch of one request is not copied at all.  Splitting
-// gives views: whoever keeps a row for long takes its own memory (own_memory).
+// Collating copies each row once; a batch of one request that needs no filling up is not copied at
+// all.  Splitting gives views: whoever keeps a row for long takes its own memory (own_memory).
 #pragma once
 
 #include <c10/core/Device.h>
@@ -9,23 +9,18 @@
 #include <cstdint>
 #include <span>
 
+#include "tensor/padding.h"
 #include "tensor/staging.h"
 #include "tensor/value.h"
 
 namespace pyserve {
 
-// Whether two requests may share a batch: same dtypes, same dimensions behind the batch
-// dimension, same optional inputs present.
-bool stackable(const Values& a, const Values& b);
-
-// Equal for stackable requests, and seldom for others: a quick no.
-std::size_t batch_key(const Values& inputs);
-
-// Rows of `requests` (each one request's inputs, in the signature's order), one after the
-// other.  Precondition: they are stackable.  For a GPU they are gathered in `staging`, which is
+// Rows of `requests` (each one request's inputs, in the signature's order), one after the other,
+// filled up to `shape` and the mask filled in where `padding` says so.  Precondition: they are
+// stackable, and `shape` has room for them.  For a GPU they are gathered in `staging`, which is
 // null for the CPU, and copied asynchronously on the current stream.
-Values collate(std::span<const Values* const> requests, const c10::Device& device,
-               Staging* staging = nullptr);
+Values collate(std::span<const Values* const> requests, const Padding& padding,
+               const BatchShape& shape, const c10::Device& device, Staging* staging = nullptr);
 
 // Rows [begin, begin + rows) of every output, as views.
 Values split(const Values& outputs, std::int64_t begin, std::int64_t rows);

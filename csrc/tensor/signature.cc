@@ -212,7 +212,7 @@ Status check_inputs(const Signature& signature, const Values& inputs, std::int64
                          " rows, expected at most max_batch_size " +
                          std::to_string(signature.max_batch_size));
   }
-  return {};
+  return signature.padding.check(inputs);
 }
 
 Status check_outputs(const Signature& signature, const Values& outputs, std::int64_t rows) {

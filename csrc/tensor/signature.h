@@ -18,6 +18,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "tensor/padding.h"
 #include "tensor/value.h"
 
 namespace pyserve {
@@ -35,6 +36,7 @@ struct Signature {
   bool outputs_known = false;       // false: whatever the model returns is served, unchecked
   bool batched = false;             // dimension 0 of every input and output is the batch
   std::int64_t max_batch_size = 0;  // rows; 0 when not batched
+  Padding padding;                  // the shapes that it is run with
 
   // The position of the input called `name`; INPUT__<n> (Triton's names) is the n-th.
   std::optional<std::size_t> input_index(std::string_view name) const;

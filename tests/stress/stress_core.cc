@@ -220,7 +220,7 @@ RequestPtr Round::make_request(Random& random) {
   auto request = std::make_shared<Request>();
   request->inputs = {rows_of(rows, width, value)};
   request->rows = rows;
-  request->key = batch_key(request->inputs);
+  request->key = Padding().key(request->inputs);
   request->borrows = random() % 2 == 0;
   request->keeps_outputs = random() % 2 == 0;
   request->attachment = std::make_unique<Ticket>(width, value, complaints_, alive_);

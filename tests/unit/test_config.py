@@ -12,6 +12,8 @@ from pyserve.config import (
     OPTIONS,
     Batching,
     Instances,
+    LengthInput,
+    Lengths,
     ModelConfig,
     Queue,
     ServerConfig,
@@ -75,6 +77,33 @@ QUEUE = "a mapping with capacity, timeout_ms, default_priority"
         (
             "batching: {max_batch_size: -3}",
             "batching.max_batch_size: expected a whole number from 0 to 1048576 or null, got -3",
+        ),
+        (
+            "batching: {allowed_batch_sizes: [1, 4, 4]}",
+            "batching: allowed_batch_sizes: expected ascending numbers, got 4 before 4",
+        ),
+        ("batching: {allowed_batch_sizes: [0, 4]}", "batching.allowed_batch_sizes[0]: expected a"),
+        (
+            "batching: {max_batch_size: 32, allowed_batch_sizes: [1, 16]}",
+            "batching: allowed_batch_sizes ends at 16, but max_batch_size is 32: the last allowed "
+            "size is the largest batch",
+        ),
+        ("batching: {allowed_batch_sizes: 4}", "batching.allowed_batch_sizes: expected a list of"),
+        (
+            "lengths: {bucket: [32]}",
+            'unknown key "lengths.bucket", did you mean "buckets"?',
+        ),
+        ("lengths: {buckets: [32]}", "lengths: buckets need lengths.inputs, such as"),
+        ("lengths: {mask: m}", "lengths: lengths needs buckets, such as [32, 64, 128]"),
+        (
+            "lengths: {buckets: [64, 32], inputs: {x: {dim: 0}}}",
+            "lengths: buckets: expected ascending numbers, got 64 before 32",
+        ),
+        ("lengths: {buckets: [32], inputs: {x: {pad: 0}}}", "lengths.inputs.x: needs dim"),
+        ("lengths: {buckets: [32], inputs: {x: {dim: -1}}}", "lengths.inputs.x.dim: expected a"),
+        (
+            "lengths: {buckets: [32], inputs: {x: {dim: 0, pas: 1}}}",
+            'unknown key "lengths.inputs.x.pas", did you mean "pad"?',
         ),
         (
             "instances: {count: two}",
@@ -194,6 +223,14 @@ def test_the_policy_chooses_versions_as_integers(
         (["batching.max_batch_size=32"], ModelConfig(batching=Batching(max_batch_size=32))),
         (["batching.max_batch_size=null"], ModelConfig()),
         (["batching={max_batch_size: 8}"], ModelConfig(batching=Batching(max_batch_size=8))),
+        (
+            ["batching.allowed_batch_sizes=[1, 8]"],
+            ModelConfig(batching=Batching(allowed_batch_sizes=(1, 8))),
+        ),
+        (
+            ["lengths.inputs.x.dim=1", "lengths.buckets=[8, 16]"],
+            ModelConfig(lengths=Lengths(buckets=(8, 16), inputs={"x": LengthInput(dim=1)})),
+        ),
         (["device=cuda:0"], ModelConfig(device="cuda:0")),
         (["m:device=cuda:1"], ModelConfig(device="cuda:1")),
         (["other:device=cuda:1"], ModelConfig()),

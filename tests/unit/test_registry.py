@@ -118,7 +118,7 @@ def test_load_all_reports_progress_and_the_failures(
         "bad": 'model "bad": version 1: model.pt is not a TorchScript archive',
         "ugly": 'model "ugly": version 1: RuntimeError: model.pt tripped',
         "unread": 'model "unread": unread: config.yaml: unknown key "nonsense"; known keys: '
-        "platform, device, inputs, outputs, batching, instances, queue, versions, warmup, "
+        "platform, device, inputs, outputs, batching, lengths, instances, queue, versions, warmup, "
         "cuda_graphs, labels, class_labels, preprocess, postprocess, processor",
     }
     assert [one[0] for one in told] == ["bad", "good", "ugly", "unread"]

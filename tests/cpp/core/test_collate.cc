@@ -20,7 +20,11 @@ Values gather(const std::vector<Values>& requests) {
   for (const Values& request : requests) {
     pointers.push_back(&request);
   }
-  return collate(pointers, kCpu);
+  std::int64_t rows = 0;
+  for (const Values& request : requests) {
+    rows += request.front().rows();
+  }
+  return collate(pointers, Padding(), {.rows = rows}, kCpu);
 }
 
 // Groups of requests of which only those of one group may share a batch.
@@ -46,8 +50,8 @@ TEST(Collate, OnlyRequestsOfOneKindAreStackable) {
     for (std::size_t b = 0; b < groups.size(); ++b) {
       for (const Values& one : groups[a]) {
         for (const Values& other : groups[b]) {
-          EXPECT_EQ(stackable(one, other), a == b) << a << " and " << b;
-          EXPECT_EQ(batch_key(one) == batch_key(other), a == b) << a << " and " << b;
+          EXPECT_EQ(Padding().stackable(one, other), a == b) << a << " and " << b;
+          EXPECT_EQ(Padding().key(one) == Padding().key(other), a == b) << a << " and " << b;
         }
       }
     }
@@ -55,15 +59,15 @@ TEST(Collate, OnlyRequestsOfOneKindAreStackable) {
 }
 
 TEST(Collate, AScalarStacksWithNothing) {
-  EXPECT_FALSE(stackable({filled({}, 0)}, {filled({}, 0)}));
-  EXPECT_FALSE(stackable({filled({}, 0)}, {filled({1}, 0)}));
+  EXPECT_FALSE(Padding().stackable({filled({}, 0)}, {filled({}, 0)}));
+  EXPECT_FALSE(Padding().stackable({filled({}, 0)}, {filled({1}, 0)}));
 }
 
 TEST(Collate, KeysOfManyShapesDiffer) {
   std::set<std::size_t> keys;
   for (std::int64_t a = 1; a <= 64; ++a) {
     for (std::int64_t b = 1; b <= 256; ++b) {
-      keys.insert(batch_key({Value(at::empty({0, a, b}))}));
+      keys.insert(Padding().key({Value(at::empty({0, a, b}))}));
     }
   }
   EXPECT_EQ(keys.size(), 64U * 256U);

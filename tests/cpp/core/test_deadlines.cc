@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <memory>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "batching/batcher.h"
@@ -28,9 +27,12 @@ class DeadlineTest : public ::testing::Test {
  protected:
   // Batches of four rows, by one instance; a row takes 10 ms.
   std::unique_ptr<Batcher> batcher(BatchPolicy policy = {.max_rows = 4, .max_delay = 0},
-                                   std::int64_t capacity = 100) {
-    auto made = std::make_unique<Batcher>(policy, capacity, /*idle_spin_ns=*/0, clock_);
+                                   std::int64_t capacity = 100, const Padding& padding = {}) {
+    auto made = std::make_unique<Batcher>(policy, capacity, /*idle_spin_ns=*/0, clock_, padding);
     for (const std::int64_t rows : {1, 2, 4}) {
+      if (padding.rows_for(rows) != rows) {
+        continue;  // never run
+      }
       made->learn({.rows = rows, .shortest = rows * 10 * kMs}, /*elastic=*/false);
     }
     return made;
@@ -65,6 +67,31 @@ TEST_F(DeadlineTest, WhatEvenARunAloneCannotMeetIsRefusedAtOnce) {
             "the deadline cannot be met: a run takes about 10.0 ms, 9.0 ms are left");
   EXPECT_EQ(batcher->admission().in_flight(), 0);
   EXPECT_TRUE(batcher->submit(due_in(10 * kMs)).ok());
+}
+
+TEST_F(DeadlineTest, ABatchTakesAsLongAsTheAllowedSizeThatItIsFilledUpTo) {
+  const auto batcher =
+      this->batcher({.max_rows = 4, .max_delay = 0}, 100, Padding({.batch_sizes = {1, 4}}, {}, {}));
+  const Requests two{due_in(39 * kMs), due_in(39 * kMs)};  // which would be done after 20 ms
+  ASSERT_TRUE(batcher->submit(two.front()).ok());
+  EXPECT_EQ(batcher->submit(two.back()).code, Code::kQueueFull);
+  EXPECT_EQ(next(*batcher), Requests{two.front()});
+  finish(*batcher);
+  // What two rows took is a lesson about four.
+  for (int run = 0; run < 2; ++run) {
+    for (const RequestPtr& request : {due_in(kNever), due_in(kNever)}) {
+      ASSERT_TRUE(batcher->submit(request).ok());
+    }
+    EXPECT_EQ(next(*batcher).size(), 2U);
+    clock_.advance(90 * kMs);
+    finish(*batcher);
+  }
+  EXPECT_TRUE(batcher->submit(due_in(kNever)).ok());
+  EXPECT_EQ(next(*batcher).size(), 1U);
+  finish(*batcher);
+  const RequestPtr four = request_for({filled({4, 1}, 0)});
+  four->deadline = clock_.now() + 89 * kMs;
+  EXPECT_EQ(batcher->submit(four).code, Code::kDeadlineExceeded);
 }
 
 TEST_F(DeadlineTest, WhatWaitsBeforeItCountsAndTheRestDoesNot) {

@@ -126,7 +126,8 @@ class Optimized : public Probe {
  protected:
   std::unique_ptr<Executable> agreeing(FakeModel::Body body, std::string& note) {
     model_.optimized = std::move(body);
-    return agreeing_optimized(*model_.executable(), rows_, /*batched=*/true, stream_, note);
+    return agreeing_optimized(*model_.executable(), Padding(), rows_, /*batched=*/true, stream_,
+                              note);
   }
 
   FakeModel model_;

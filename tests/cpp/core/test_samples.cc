@@ -35,7 +35,7 @@ TEST(Samples, MadeUpRowsFitTheSignature) {
       EXPECT_EQ(count, 1);
       EXPECT_EQ(row[0].tensor.size(-1), 5);
     }
-    EXPECT_TRUE(stackable(rows[0], rows[1]) || !batched);
+    EXPECT_TRUE(Padding().stackable(rows[0], rows[1]) || !batched);
   }
 }
 
@@ -106,7 +106,7 @@ TEST(Samples, ExamplesOfAnotherKindThanTheFirstAreLeftOut) {
                                                3);
   ASSERT_EQ(rows.size(), 3U);
   for (const Values& row : rows) {
-    EXPECT_TRUE(stackable(row, rows[0]));
+    EXPECT_TRUE(Padding().stackable(row, rows[0]));
   }
   EXPECT_EQ(*rows[1][1].strings, Strings{"aa"});
 }

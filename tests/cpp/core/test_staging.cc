@@ -51,10 +51,22 @@ TEST(Staging, RowsAreGatheredInTheirInputsSlot) {
   const Values one{floats({1, 2}, {1, 2}), longs({1}, {7})};
   const Values other{floats({2, 2}, {3, 4, 5, 6}), longs({2}, {8, 9})};
   const std::vector<const Values*> requests{&one, &other};
-  const Values batch = collate(requests, c10::Device(c10::DeviceType::CPU), &staging);
+  const Values batch =
+      collate(requests, Padding(), {.rows = 3}, c10::Device(c10::DeviceType::CPU), &staging);
   EXPECT_EQ(floats_of(batch[0]), (std::vector<float>{1, 2, 3, 4, 5, 6}));
   EXPECT_EQ(batch[0].tensor.const_data_ptr(), staging.input(0, {1}, at::kFloat).const_data_ptr());
   EXPECT_EQ(batch[1].tensor.const_data_ptr(), staging.input(1, {1}, at::kLong).const_data_ptr());
+}
+
+TEST(Staging, WhatIsFilledUpIsGatheredThereOnce) {
+  Staging staging(/*pinned=*/false);
+  const Padding padding({.batch_sizes = {4}}, {}, {});
+  const Values one{floats({1, 2}, {1, 2})};
+  const std::vector<const Values*> requests{&one};
+  const Values batch =
+      collate(requests, padding, padding.fit(one, 1), c10::Device(c10::DeviceType::CPU), &staging);
+  EXPECT_EQ(floats_of(batch[0]), (std::vector<float>{1, 2, 1, 2, 1, 2, 1, 2}));
+  EXPECT_EQ(batch[0].tensor.const_data_ptr(), staging.input(0, {1}, at::kFloat).const_data_ptr());
 }
 
 TEST(Staging, AbandonedMemoryStays) {

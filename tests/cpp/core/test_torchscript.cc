@@ -36,7 +36,7 @@ std::string load_complaint(const std::string& path) {
 // As an instance runs it.
 RunResult run(const Executable& executable, const Values& inputs) {
   DeviceStream stream(parse_device("cpu"));
-  return run_together(executable, {inputs}, stream);
+  return run_together(executable, Padding(), {inputs}, stream);
 }
 
 std::string run_complaint(const Executable& executable, const Values& inputs) {

@@ -65,7 +65,7 @@ inline RequestPtr request_for(Values inputs, std::shared_ptr<RequestQueue> queue
   auto request = std::make_shared<Request>();
   request->inputs = std::move(inputs);
   request->rows = request->inputs.front().rows();
-  request->key = batch_key(request->inputs);
+  request->key = Padding().key(request->inputs);
   request->queue = std::move(queue);
   return request;
 }
