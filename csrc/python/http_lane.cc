@@ -1,9 +1,6 @@
 #include "python/http_lane.h"
 
-#include <ATen/ops/empty.h>
-
 #include <algorithm>
-#include <cstring>
 #include <exception>
 #include <optional>
 #include <utility>
@@ -18,20 +15,12 @@ namespace {
 // A request that takes less than this on the loop's thread is answered before it could have been
 // handed to another and back.
 constexpr Nanos kInstant = 40'000;
-// Rows that take longer, in a batch, are worth a thread of their own.
-constexpr Nanos kGatheredRow = 4'000;
-// What models may take of one turn of the loop.
-constexpr Nanos kTurnTime = 200'000;
 
 // A turn hardly ever takes longer.
 constexpr Nanos kLongTurn = 5'000'000;
 
 constexpr std::size_t kMaxTargets = 1024;
 constexpr std::size_t kRecentPlans = 4;
-
-HttpConnection& connection_of(const HttpRequest& http) {
-  return *reinterpret_cast<HttpConnection*>(http.connection.ptr());
-}
 
 // By when a request is to be answered that has just arrived.
 Nanos when_due(const HttpRequest& http) {
@@ -40,15 +29,6 @@ Nanos when_due(const HttpRequest& http) {
   }
   const Nanos timeout = http.target->version->default_timeout();
   return timeout != 0 ? http.started + timeout : kNever;
-}
-
-OipAnswerTiming timing_of(const Timing& timing, Nanos parse_ns, Nanos queue_ns) {
-  return {.parse_ns = parse_ns,
-          .queue_ns = queue_ns,
-          .batch_size = timing.batch_size,
-          .copy_in_ns = timing.copy_in,
-          .compute_ns = timing.compute,
-          .copy_out_ns = timing.copy_out};
 }
 
 class HttpAttachment final : public PyAttachment {
@@ -68,57 +48,7 @@ class HttpAttachment final : public PyAttachment {
   HttpRequest http_;
 };
 
-const std::byte* body_of(const HttpRequest& http) {
-  return reinterpret_cast<const std::byte*>(http.bytes.body_view().data());
-}
-
-// Input `index` of a request, where all are numbers.
-const std::byte* data_of(const HttpRequest& http, std::size_t index) {
-  return http.inputs.values.empty()
-             ? body_of(http) + http.plan->inputs[index].offset
-             : static_cast<const std::byte*>(http.inputs.values[index].tensor.const_data_ptr());
-}
-
-Values inputs_of(const HttpRequest& http) {
-  return http.inputs.values.empty() ? planned_inputs(*http.plan, body_of(http))
-                                    : http.inputs.values;
-}
-
-// The rows of several requests, one after the other.
-Values gather_rows(std::span<const HttpRequest> requests, std::int64_t rows) {
-  Values batch;
-  const std::vector<PlannedInput>& first = requests.front().plan->inputs;
-  for (std::size_t i = 0; i < first.size(); ++i) {
-    std::vector<std::int64_t> shape = first[i].shape;
-    shape.front() = rows;
-    at::Tensor tensor = at::empty(shape, at::TensorOptions().dtype(first[i].type));
-    auto* out = static_cast<std::byte*>(tensor.mutable_data_ptr());
-    for (const HttpRequest& http : requests) {
-      const std::size_t bytes = http.plan->inputs[i].bytes;
-      if (bytes != 0) {
-        std::memcpy(out, data_of(http, i), bytes);
-      }
-      out += bytes;
-    }
-    batch.emplace_back(std::move(tensor));
-  }
-  return batch;
-}
-
 }  // namespace
-
-std::string_view RequestBytes::body_view() const {
-  if (body) {
-    return body.cast<const RequestBody&>().view();
-  }
-  return std::string_view(PyBytes_AS_STRING(text.ptr()) + begin + head_bytes, body_bytes);
-}
-
-py::bytes RequestBytes::whole() const {
-  std::string all(PyBytes_AS_STRING(text.ptr()) + begin, head_bytes);
-  all += body_view();
-  return py::bytes(all);
-}
 
 HttpLane::HttpLane(std::size_t max_body_bytes, bool refuse_origins, std::string fields,
                    bool rehearsal)
@@ -288,7 +218,7 @@ bool HttpLane::begin(HttpRequest http) {
   if (was_forked()) {
     return false;  // the plain lane says what is wrong
   }
-  HttpConnection& connection = connection_of(http);
+  HttpConnection& connection = http.client();
   const ModelVersion& version = *http.target->version;
   const Nanos now = steady_clock().now();
   http.parse_ns = now - http.started;
@@ -328,153 +258,15 @@ bool HttpLane::begin(HttpRequest http) {
   return true;
 }
 
-// Whether requests come one by one: the loop's last turn that saw any saw one.  Then nobody waits
-// behind a model that runs at once.
-bool HttpLane::arrived_alone() {
-  if (++arrivals_ == 1) {
-    static PyMethodDef method = {"end_turn",
-                                 [](PyObject* self, PyObject*) -> PyObject* {
-                                   try {
-                                     py::handle(self).cast<HttpLane&>().end_turn();
-                                   } catch (py::error_already_set& error) {
-                                     error.restore();
-                                     return nullptr;
-                                   } catch (const std::exception& error) {
-                                     PyErr_SetString(PyExc_RuntimeError, error.what());
-                                     return nullptr;
-                                   }
-                                   Py_RETURN_NONE;
-                                 },
-                                 METH_NOARGS, nullptr};
-    const py::object self = py::cast(this);
-    call_soon_(py::reinterpret_steal<py::object>(PyCFunction_New(&method, self.ptr())));
-    return last_arrivals_ <= 1;
-  }
-  return false;
-}
-
-void HttpLane::end_turn() {
-  last_arrivals_ = std::exchange(arrivals_, 0);
-  turn_time_ = 0;
-  const std::vector<std::shared_ptr<HttpTarget>> waiting = std::exchange(waiting_, {});
-  for (const std::shared_ptr<HttpTarget>& target : waiting) {
-    run_gathered(target);
-  }
-}
-
-bool HttpLane::gathers(const HttpRequest& http) {
-  const HttpTarget& target = *http.target;
-  if (target.row_time > kGatheredRow || http.plan->inputs.empty()) {
-    return false;
-  }
-  const Nanos more = http.plan->rows * target.row_time;
-  if (turn_time_ + more > kTurnTime) {
-    return false;
-  }
-  turn_time_ += more;
-  return target.gathered.empty() || stackable(*target.gathered.front().plan, *http.plan);
-}
-
-void HttpLane::gather(HttpRequest http) {
-  const std::shared_ptr<HttpTarget> target = http.target;
-  const std::int64_t most = std::max<std::int64_t>(target->version->signature().max_batch_size, 1);
-  if (target->rows + http.plan->rows > most) {
-    run_gathered(target);
-  }
-  if (target->gathered.empty()) {
-    waiting_.push_back(target);
-  }
-  target->rows += http.plan->rows;
-  target->gathered.push_back(std::move(http));
-}
-
-void HttpLane::run_gathered(const std::shared_ptr<HttpTarget>& target) {
-  target->rows = 0;
-  std::vector<HttpRequest> requests = std::exchange(target->gathered, {});
-  std::erase(waiting_, target);
-  const Nanos now = steady_clock().now();
-  std::erase_if(requests, [&](const HttpRequest& http) { return is_over(http, now); });
-  if (!requests.empty()) {
-    run_together(requests);
-  }
-  if (target->gathered.capacity() == 0) {
-    requests.clear();
-    target->gathered = std::move(requests);  // its memory is reused
-  }
-}
-
-// Whether a gathered request must not be run any more; it is counted, and answered if anyone waits.
-bool HttpLane::is_over(const HttpRequest& http, Nanos now) {
-  ModelVersion& version = *http.target->version;
-  if (connection_of(http).owner == nullptr) {
-    version.count_refused(Code::kCancelled);
-    return true;
-  }
-  if (now < http.deadline) {
-    return false;
-  }
-  const Status status = overdue();
-  version.count_refused(status.code);
-  send_failure(connection_of(http), *http.target, status, http.plan->id);
-  return true;
-}
-
-void HttpLane::run_together(std::span<HttpRequest> requests) {
-  const std::shared_ptr<HttpTarget> target = requests.front().target;
-  ModelVersion& version = *target->version;
-  const Clock& clock = version.clock();
-  Gathered gathered{.formed = clock.now()};
-  std::vector<GatheredRequest> rows;
-  rows.reserve(requests.size());
-  std::int64_t all = 0;
-  for (const HttpRequest& http : requests) {
-    rows.push_back({.rows = http.plan->rows, .arrival = http.started + http.parse_ns});
-    all += http.plan->rows;
-  }
-  const bool alone = requests.size() == 1;
-  std::optional<Status> status;
-  try {
-    const Values inputs = alone ? inputs_of(requests.front()) : gather_rows(requests, all);
-    status = version.run_gathered(inputs, rows, gathered, rehearsal_);
-  } catch (const std::exception& error) {  // no memory for the batch
-    status = model_failed(error.what());
-  }
-  if (!status.has_value()) {
-    for (HttpRequest& http : requests) {
-      queue_instead(http);
-    }
-    return;
-  }
-  if (status->ok() || alone) {
-    counts_of_all_.run += static_cast<std::int64_t>(requests.size());
-  }
-  if (status->ok()) {
-    BatchPart part{.whole = alone};
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      part.rows = rows[i].rows;
-      answer(requests[i], gathered.outputs, part,
-             timing_of(gathered.timing, requests[i].parse_ns, gathered.formed - rows[i].arrival));
-      part.begin += part.rows;
-    }
-  } else if (alone) {
-    send_failure(connection_of(requests.front()), *target, *status, requests.front().plan->id);
-  } else {
-    // Alone, so that only the poisoned request fails.
-    for (std::size_t i = 0; i < requests.size(); ++i) {
-      run_together(requests.subspan(i, 1));
-    }
-  }
-}
-
 Status HttpLane::submit(HttpRequest http) {
   if (rehearsal_) {
     return unavailable("nothing waits in a rehearsal");
   }
   auto request = std::make_shared<Request>();
-  HttpConnection& connection = connection_of(http);
+  HttpConnection& connection = http.client();
   const VersionPtr version = http.target->version;
   const std::shared_ptr<const HttpPlan> plan = http.plan;
-  request->inputs = inputs_of(http);
+  request->inputs = http.values();
   request->rows = http.plan->rows;
   request->borrows = true;
   request->keeps_outputs = false;
@@ -497,7 +289,7 @@ Status HttpLane::submit(HttpRequest http) {
 
 // The loop's thread may not run it after all: another one is at it, or the version drains.
 void HttpLane::queue_instead(HttpRequest& http) {
-  HttpConnection& connection = connection_of(http);
+  HttpConnection& connection = http.client();
   if (connection.owner == nullptr) {
     return;
   }
@@ -516,7 +308,7 @@ void HttpLane::queue_instead(HttpRequest& http) {
 // ---- back ------------------------------------------------------------------------------------
 
 void HttpLane::deliver(const HttpRequest& http, const Request& request) {
-  HttpConnection& connection = connection_of(http);
+  HttpConnection& connection = http.client();
   if (connection.state.request.get() != &request) {
     return;  // it ended before it came back; the connection may be at another one
   }
@@ -525,12 +317,12 @@ void HttpLane::deliver(const HttpRequest& http, const Request& request) {
     return;
   }
   answer(http, request.outputs, {.rows = request.rows},
-         timing_of(request.timing, http.parse_ns, request.timing.queue));
+         http.told(request.timing, request.timing.queue));
 }
 
 void HttpLane::answer(const HttpRequest& http, const Values& outputs, const BatchPart& part,
                       const OipAnswerTiming& timing) {
-  HttpConnection& connection = connection_of(http);
+  HttpConnection& connection = http.client();
   if (connection.owner == nullptr) {
     return;
   }

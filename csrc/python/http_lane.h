@@ -55,6 +55,13 @@ struct HttpRequest {
   Nanos started = 0;
   Nanos parse_ns = 0;
   Nanos deadline = kNever;
+
+  HttpConnection& client() const;
+  // The memory of one of its inputs, where all are numbers.
+  const std::byte* data(std::size_t index) const;
+  Values values() const;
+  // Where its time went, for the answer.
+  OipAnswerTiming told(const Timing& timing, Nanos queue_ns) const;
 };
 
 struct RouteCount {

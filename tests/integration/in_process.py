@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
+
+from lane_requests import LIMIT
 
 from pyserve.config import ServerConfig
 from pyserve.engine import open_model
@@ -181,3 +183,26 @@ class House(AbstractContextManager["House"]):
 def loop_that_tells() -> asyncio.AbstractEventLoop:
     """A loop for `House.quiet`; for asyncio.Runner."""
     return asyncio.SelectorEventLoop(QuietSelector())
+
+
+def in_a_house(
+    repository: Path, *models: str, test: Callable[[House], Awaitable[None]], **options: Any
+) -> None:
+    """Run `test` with the express lane and these models; no request may be left over."""
+
+    async def run() -> None:
+        with House(repository, *models, express=True, max_body_bytes=LIMIT, **options) as house:
+            await test(house)
+            await house.quiet()
+            assert house.in_flight == 0
+            assert not house.busy()
+
+    with asyncio.Runner(loop_factory=loop_that_tells) as runner:
+        runner.run(run())
+
+
+async def said(house: House, request: bytes) -> bytes:
+    pipe = house.connect()
+    pipe.send(request)
+    await house.quiet()
+    return bytes(pipe.written)
