@@ -230,11 +230,11 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                 std::vector<std::int64_t> length_buckets,
                 const std::vector<std::tuple<std::string, std::int64_t, double>>& length_inputs,
                 const std::vector<std::tuple<std::string, std::int64_t>>& length_outputs,
-                const std::string& length_mask, std::optional<std::int64_t> max_queue_delay_us,
-                std::int64_t queue_capacity, int instances, bool plan_instances, int threads,
-                bool elastic, bool warmup, bool cuda_graphs, std::int64_t idle_spin_us,
-                const py::sequence& examples, std::int64_t default_timeout_ns,
-                std::uint8_t default_priority) {
+                const std::string& length_mask, bool batch_invariant,
+                std::optional<std::int64_t> max_queue_delay_us, std::int64_t queue_capacity,
+                int instances, bool plan_instances, int threads, bool elastic, bool warmup,
+                bool cuda_graphs, std::int64_t idle_spin_us, const py::sequence& examples,
+                std::int64_t default_timeout_ns, std::uint8_t default_priority) {
   LoadOptions options{.name = name,
                       .version = version,
                       .path = path,
@@ -245,6 +245,7 @@ VersionPtr load(const std::string& name, const std::string& version, const std::
                       .batched = max_batch_size > 0,
                       .max_batch_size = max_batch_size,
                       .insist_on_batching = insist_on_batching,
+                      .batch_invariant = batch_invariant,
                       .padding = {.batch_sizes = std::move(allowed_batch_sizes),
                                   .buckets = std::move(length_buckets),
                                   .mask = length_mask},
@@ -333,10 +334,11 @@ void define_module(py::module_& m) {
            py::arg("platform"), py::arg("device"), py::arg("inputs"), py::arg("outputs"),
            py::arg("max_batch_size"), py::arg("insist_on_batching"), py::arg("allowed_batch_sizes"),
            py::arg("length_buckets"), py::arg("length_inputs"), py::arg("length_outputs"),
-           py::arg("length_mask"), py::arg("max_queue_delay_us"), py::arg("queue_capacity"),
-           py::arg("instances"), py::arg("plan_instances"), py::arg("threads"), py::arg("elastic"),
-           py::arg("warmup"), py::arg("cuda_graphs"), py::arg("idle_spin_us"), py::arg("examples"),
-           py::arg("default_timeout_ns"), py::arg("default_priority"), py::call_guard<NativeCall>())
+           py::arg("length_mask"), py::arg("batch_invariant"), py::arg("max_queue_delay_us"),
+           py::arg("queue_capacity"), py::arg("instances"), py::arg("plan_instances"),
+           py::arg("threads"), py::arg("elastic"), py::arg("warmup"), py::arg("cuda_graphs"),
+           py::arg("idle_spin_us"), py::arg("examples"), py::arg("default_timeout_ns"),
+           py::arg("default_priority"), py::call_guard<NativeCall>())
       .def_property_readonly("device", &ModelVersion::device)
       .def_property_readonly("inputs",
                              [](const ModelVersion& v) { return specs_list(v.signature().inputs); })
@@ -349,6 +351,7 @@ void define_module(py::module_& m) {
           [](const ModelVersion& v) { return v.signature().padding.batch_sizes(); })
       .def_property_readonly("length_buckets",
                              [](const ModelVersion& v) { return v.signature().padding.buckets(); })
+      .def_property_readonly("batch_invariant", &ModelVersion::batch_invariant)
       .def_property_readonly("combines", &ModelVersion::combines)
       .def_property_readonly("batching_note", &ModelVersion::batching_note)
       .def_property_readonly("notes", &ModelVersion::notes)

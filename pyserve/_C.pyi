@@ -55,6 +55,7 @@ class ModelVersion:
         length_inputs: Sequence[tuple[str, int, float]],
         length_outputs: Sequence[tuple[str, int]],
         length_mask: str,
+        batch_invariant: bool,
         max_queue_delay_us: int | None,
         queue_capacity: int,
         instances: int,
@@ -80,6 +81,8 @@ class ModelVersion:
     def allowed_batch_sizes(self) -> list[int]: ...
     @property
     def length_buckets(self) -> list[int]: ...
+    @property
+    def batch_invariant(self) -> bool: ...
     @property
     def combines(self) -> bool: ...
     @property

@@ -51,6 +51,8 @@ class Batching(Group, frozen=True, kw_only=True):
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] | None = None
     # Rows that a model call may have, ascending; batches are filled up to the next.  (): any.
     allowed_batch_sizes: tuple[Annotated[int, msgspec.Meta(ge=1, le=1 << 20)], ...] = ()
+    # A row's bits do not depend on the rows that it is run with.
+    invariant: bool = False
     # None: wait for the callers of the batches before to come back, for a fraction of a run.
     max_queue_delay_us: Annotated[int, msgspec.Meta(ge=0, le=60_000_000)] | None = None
 
@@ -62,6 +64,9 @@ class Batching(Group, frozen=True, kw_only=True):
                 f"allowed_batch_sizes ends at {sizes[-1]}, but max_batch_size is "
                 f"{self.max_batch_size}: the last allowed size is the largest batch"
             )
+
+        if self.invariant and self.rows == 0:
+            raise ValueError("invariant needs a batch dimension, but max_batch_size is 0")
 
     @property
     def rows(self) -> int | None:
@@ -268,6 +273,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "outputs": ("outputs",),
     "max_batch_size": ("batching", "max_batch_size"),
     "allowed_batch_sizes": ("batching", "allowed_batch_sizes"),
+    "batch_invariant": ("batching", "invariant"),
     "max_queue_delay_us": ("batching", "max_queue_delay_us"),
     "lengths": ("lengths",),
     "instances": ("instances", "count"),

@@ -22,6 +22,8 @@ def model_metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
     properties: dict[str, object] = {"device": model.device, "max_batch_size": model.max_batch_size}
     if model.allowed_batch_sizes:
         properties["allowed_batch_sizes"] = list(model.allowed_batch_sizes)
+    if model.batch_invariant:
+        properties["batch_invariant"] = True
     if model.length_buckets:
         properties["length_buckets"] = list(model.length_buckets)
     if model.batching_note:

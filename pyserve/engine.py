@@ -40,6 +40,7 @@ class Options(TypedDict, total=False):
     outputs: Sequence[TensorSpec | Mapping[str, object]]
     max_batch_size: int
     allowed_batch_sizes: Sequence[int]
+    batch_invariant: bool
     max_queue_delay_us: int | None
     lengths: Mapping[str, object]
     instances: int

@@ -82,6 +82,8 @@ class Model:
         # Rows and lengths that the model is run with; empty: any.
         self.allowed_batch_sizes: tuple[int, ...] = tuple(version.allowed_batch_sizes)
         self.length_buckets: tuple[int, ...] = tuple(version.length_buckets)
+        # A row's bits do not depend on its batch mates.
+        self.batch_invariant: bool = version.batch_invariant
         self.combines: bool = version.combines
         self.batching_note: str = version.batching_note
         self._notes: tuple[str, ...] = tuple(version.notes)
@@ -282,6 +284,7 @@ def load_model(
             length_inputs=[(name, one.dim, one.pad) for name, one in config.lengths.inputs.items()],
             length_outputs=[(name, one.dim) for name, one in config.lengths.outputs.items()],
             length_mask=config.lengths.mask or "",
+            batch_invariant=config.batching.invariant,
             max_queue_delay_us=config.batching.max_queue_delay_us,
             queue_capacity=config.queue.capacity,
             instances=plan.instances,

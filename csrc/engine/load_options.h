@@ -27,7 +27,9 @@ struct LoadOptions {
   bool batched = false;
   std::int64_t max_batch_size = 0;
   bool insist_on_batching = false;  // a batch that mixes rows is an error rather than a note
-  PaddingOptions padding;           // the shapes that it is run with
+  // A row's bits must not depend on its batch mates: sizes and threads of a run are fixed.
+  bool batch_invariant = false;
+  PaddingOptions padding;  // the shapes that it is run with
 
   std::optional<Nanos> max_queue_delay;  // unset: regroup (batching/policy.h)
   std::int64_t queue_capacity = 1024;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "engine/invariance.h"
 #include "engine/probe.h"
 #include "engine/samples.h"
 #include "runtime/cuda_graph.h"
@@ -63,44 +64,6 @@ std::vector<TensorSpec> arrange(const std::vector<TensorSpec>& arguments,
   return arranged;
 }
 
-// The sizes of the batches that an instance will form: those allowed, or powers of two.
-std::vector<std::int64_t> warmup_sizes(const Padding& padding, std::int64_t max_rows) {
-  if (!padding.batch_sizes().empty()) {
-    return padding.batch_sizes();
-  }
-  std::vector<std::int64_t> sizes;
-  for (std::int64_t rows = 1; rows < max_rows; rows *= 2) {
-    sizes.push_back(rows);
-  }
-  sizes.push_back(max_rows);
-  return sizes;
-}
-
-// Batches of `sizes` rows; the longest bucket's come first.
-std::vector<std::vector<Values>> warmup_batches(const std::vector<Values>& samples,
-                                                const Padding& padding,
-                                                const std::vector<std::int64_t>& sizes) {
-  std::vector<std::vector<Values>> batches;
-  if (samples.empty()) {
-    return batches;
-  }
-  std::vector<std::int64_t> lengths = padding.buckets();
-  std::ranges::reverse(lengths);
-  if (lengths.empty()) {
-    lengths.push_back(0);
-  }
-  for (const std::int64_t length : lengths) {
-    for (const std::int64_t rows : sizes) {
-      batches.emplace_back();
-      for (std::int64_t i = 0; i < rows; ++i) {
-        const Values& sample = samples[static_cast<std::size_t>(i) % samples.size()];
-        batches.back().push_back(with_length(padding, sample, length));
-      }
-    }
-  }
-  return batches;
-}
-
 }  // namespace
 
 ModelVersion::ModelVersion(const LoadOptions& options, const Clock& clock)
@@ -126,7 +89,9 @@ ModelVersion::ModelVersion(const LoadOptions& options, std::unique_ptr<Executabl
                             : options.instances;
   time_elastic(options);
   batcher_ = std::make_unique<Batcher>(
-      BatchPolicy{.max_rows = signature_.batched ? signature_.max_batch_size : 1,
+      BatchPolicy{.max_rows = signature_.batched ? std::min(signature_.max_batch_size,
+                                                            signature_.padding.most_rows())
+                                                 : 1,
                   .max_delay = options.max_queue_delay,
                   .combine = combines_,
                   .shares = instances,
@@ -153,6 +118,15 @@ void ModelVersion::resolve_signature(const LoadOptions& options) {
     throw std::invalid_argument(
         "batching.allowed_batch_sizes and lengths need a batch dimension, the model takes none");
   }
+  if (options.batch_invariant && !signature_.batched) {
+    throw std::invalid_argument(
+        "batching.invariant needs a batch dimension, the model takes none: each of its requests is "
+        "run alone");
+  }
+  if (options.batch_invariant && !options.warmup) {
+    throw std::invalid_argument(
+        "batching.invariant needs warmup: the first runs of a shape may compute in another order");
+  }
   if (const auto& mask = signature_.padding.mask(); mask.has_value()) {
     signature_.inputs[mask->length.index].optional = true;  // made where it is left out
   }
@@ -164,8 +138,9 @@ void ModelVersion::prove(const LoadOptions& options) {
   samples_ = sample_rows(signature_, options.examples, rows);
   if (samples_.empty()) {
     batching_note_ = "no signature is known: requests are not batched and shapes are unchecked";
-    if (signature_.padding.has_lengths()) {
-      throw std::invalid_argument("lengths cannot be proven: the shape of an input is not known");
+    if (signature_.padding.has_lengths() || options.batch_invariant) {
+      throw std::invalid_argument(
+          "lengths and batching.invariant cannot be proven: the shape of an input is not known");
     }
     return;
   }
@@ -193,8 +168,9 @@ void ModelVersion::prove(const LoadOptions& options) {
     if (options.insist_on_batching && signature_.max_batch_size > 1) {
       throw std::invalid_argument("batching cannot be proven: " + failure_text(error));
     }
-    if (signature_.padding.has_lengths()) {
-      throw std::invalid_argument("lengths cannot be proven: " + failure_text(error));
+    if (signature_.padding.has_lengths() || options.batch_invariant) {
+      throw std::invalid_argument("lengths and batching.invariant cannot be proven: " +
+                                  failure_text(error));
     }
     return;
   }
@@ -208,6 +184,9 @@ void ModelVersion::prove(const LoadOptions& options) {
   }
   prove_batching(options, stream);
   prove_lengths(stream);
+  if (options.batch_invariant) {
+    find_invariant_sizes(options, stream);
+  }
   if (options.cuda_graphs) {
     executable_ = with_cuda_graphs(std::move(executable_), stream.device(), combines_, note = "");
     if (!note.empty()) {
@@ -250,10 +229,44 @@ void ModelVersion::prove_lengths(DeviceStream& stream) {
   }
 }
 
+void ModelVersion::find_invariant_sizes(const LoadOptions& options, DeviceStream& stream) {
+  std::vector<std::int64_t> candidates =
+      warmup_sizes(signature_.padding, signature_.max_batch_size);
+  std::string alone;  // why each row is run alone
+  if (!combines_) {
+    alone = batching_note_;
+  } else if (const TensorSpec* const varying = varying_input(signature_); varying != nullptr) {
+    alone = "input \"" + varying->name + "\" has sizes that vary, which cannot all be tried";
+  }
+  if (!alone.empty()) {
+    std::erase_if(candidates, [](std::int64_t rows) { return rows > 1; });
+  }
+  signature_.padding.run_invariantly(candidates);
+  const std::vector<std::int64_t> sizes =
+      invariant_sizes(*executable_, signature_.padding, candidates, samples_, stream);
+  if (sizes.empty()) {
+    const std::string where =
+        options.padding.batch_sizes.empty() ? "" : " at the allowed batch sizes";
+    const bool one_row = candidates.size() == 1 && candidates.front() == 1;
+    throw std::invalid_argument("batching.invariant cannot be had" + where + ": " +
+                                (one_row         ? "a row's bits change from run to run"
+                                 : alone.empty() ? "a row's bits change with its place in the batch"
+                                                 : alone));
+  }
+  if (sizes.back() == 1 && signature_.max_batch_size > 1) {
+    combines_ = false;
+    batching_note_ =
+        "batch-invariant, so every row is run alone: " +
+        (alone.empty() ? "a row's bits change with its place or the size of its batch" : alone);
+  }
+  signature_.padding.run_invariantly(sizes);
+}
+
 void ModelVersion::time_rows(DeviceStream& stream) {
   try {
     row_time_ = shortest_run(*executable_, signature_.padding, {samples_.front()}, stream, clock_);
-    const std::int64_t rows = combines_ ? std::min(signature_.max_batch_size, kTimedRows) : 1;
+    const std::int64_t most = std::min(signature_.max_batch_size, signature_.padding.most_rows());
+    const std::int64_t rows = combines_ ? std::min(most, kTimedRows) : 1;
     if (row_time_ < rows * kLightRow) {  // else a batch of them takes longer still
       const std::vector<Values> batch(static_cast<std::size_t>(rows), samples_.front());
       light_ =
@@ -266,8 +279,9 @@ void ModelVersion::time_rows(DeviceStream& stream) {
 
 void ModelVersion::time_elastic(const LoadOptions& options) {
   const c10::Device device = parse_device(options.device);
-  if (!options.elastic || light_ || options.instances == 1 || !device.is_cpu() ||
-      row_time_ == kNever || row_time_ < kWorthWaking) {
+  // As many threads for every run, where its bits are to be the same: sums are split among them.
+  if (!options.elastic || options.batch_invariant || light_ || options.instances == 1 ||
+      !device.is_cpu() || row_time_ == kNever || row_time_ < kWorthWaking) {
     return;
   }
   try {
@@ -295,7 +309,7 @@ void ModelVersion::start(const LoadOptions& options, int instances) {
                       .device = parse_device(options.device),
                       .threads = options.threads,
                       .cpus = elastic() ? instances * options.threads : 0,
-                      .rows_checked = combines_,
+                      .rows_checked = combines_ || batch_invariant(),
                       .warmup = options.warmup ? warmup_batches(samples_, signature_.padding, sizes)
                                                : std::vector<std::vector<Values>>{},
                       .clock = clock_,

@@ -42,6 +42,7 @@ class ModelVersion {
   const Signature& signature() const noexcept { return signature_; }
   const std::string& device() const noexcept { return device_text_; }
   bool combines() const noexcept { return combines_; }
+  bool batch_invariant() const noexcept { return signature_.padding.copies(); }
   const std::string& batching_note() const noexcept { return batching_note_; }
   const std::vector<std::string>& notes() const noexcept { return notes_; }
   int instances() const noexcept { return static_cast<int>(instances_.size()); }
@@ -93,6 +94,7 @@ class ModelVersion {
   void prove(const LoadOptions& options);
   void prove_batching(const LoadOptions& options, DeviceStream& stream);
   void prove_lengths(DeviceStream& stream);
+  void find_invariant_sizes(const LoadOptions& options, DeviceStream& stream);
   void time_rows(DeviceStream& stream);
   void time_elastic(const LoadOptions& options);
   void start(const LoadOptions& options, int instances);

@@ -61,14 +61,6 @@ Values batch_of(const BatchShape& shape, const Padding& padding, const std::vect
   return collate(requests, padding, shape, stream.device(), stream.staging());
 }
 
-RunResult run_as(const BatchShape& shape, const Executable& executable, const Padding& padding,
-                 const std::vector<Values>& rows, DeviceStream& stream) {
-  const c10::InferenceMode inference;
-  RunResult result = executable.run(batch_of(shape, padding, rows, stream));
-  result.values = stream.fetch(std::move(result.values));
-  return result;
-}
-
 BatchShape usual_shape(const Padding& padding, const std::vector<Values>& rows) {
   return padding.fit(rows.front(), static_cast<std::int64_t>(rows.size()));
 }
@@ -94,6 +86,14 @@ Values row_of(const Padding& padding, const Values& outputs, std::int64_t index,
 }
 
 }  // namespace
+
+RunResult run_as(const BatchShape& shape, const Executable& executable, const Padding& padding,
+                 const std::vector<Values>& rows, DeviceStream& stream) {
+  const c10::InferenceMode inference;
+  RunResult result = executable.run(batch_of(shape, padding, rows, stream));
+  result.values = stream.fetch(std::move(result.values));
+  return result;
+}
 
 RunResult run_together(const Executable& executable, const Padding& padding,
                        const std::vector<Values>& rows, DeviceStream& stream) {

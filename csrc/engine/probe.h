@@ -21,6 +21,9 @@ RunResult run_together(const Executable& executable, const Padding& padding,
 // Lets the executable prepare for batches of that shape, on this thread and stream.
 std::string prepare(const Executable& executable, const Padding& padding,
                     const std::vector<Values>& rows, DeviceStream& stream);
+// The same, filled up to `shape`.
+RunResult run_as(const BatchShape& shape, const Executable& executable, const Padding& padding,
+                 const std::vector<Values>& rows, DeviceStream& stream);
 
 // The shortest of a few runs of `rows` as one batch, once it is warm.
 Nanos shortest_run(const Executable& executable, const Padding& padding,

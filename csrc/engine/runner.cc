@@ -77,7 +77,7 @@ void Runner::drop(std::span<const RequestPtr> requests) {
 }
 
 void Runner::run(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed) {
-  if (rows > context_.batcher.row_limit().rows()) {
+  if (rows > most_rows()) {
     run_halves(requests, rows, formed);  // one request: the batcher joins no more than fit
     return;
   }

@@ -92,9 +92,12 @@ class Runner {
   void count_request(Code code, Nanos took, Nanos queued);
   // What an exception of a run means; remembers it in `fault_`.
   Status failed(const std::exception& error);
+  // That a run may have: what fits into memory and is allowed.
+  std::int64_t most_rows() const noexcept;
   // A batch of more rows than fit: runs halves of it, and halves of those.
   void run_halves(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed);
-  // The same for one request, whose rows are put together again.
+  // The same for one request, whose rows are put together again; also where it has more rows than
+  // are allowed.
   void run_parts(const RequestPtr& whole, Nanos formed);
   Status attempt_part(Request& whole, std::int64_t begin, std::int64_t rows, Nanos formed,
                       std::vector<RequestPtr>& parts);

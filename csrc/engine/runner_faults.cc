@@ -83,6 +83,10 @@ bool Runner::still_wanted(Request& request) {
   return false;
 }
 
+std::int64_t Runner::most_rows() const noexcept {
+  return std::min(context_.batcher.row_limit().rows(), context_.signature.padding.most_rows());
+}
+
 void Runner::run_halves(std::span<const RequestPtr> requests, std::int64_t rows, Nanos formed) {
   if (requests.size() == 1) {
     run_parts(requests.front(), formed);
@@ -139,8 +143,11 @@ Status Runner::attempt_part(Request& whole, std::int64_t begin, std::int64_t row
 void Runner::run_parts(const RequestPtr& whole, Nanos formed) {
   Request& request = *whole;
   const bool divisible = context_.rows_checked && request.rows > 1;
-  const std::int64_t limit = context_.batcher.row_limit().rows();
-  std::int64_t size = divisible ? std::min(limit, std::max<std::int64_t>(1, request.rows / 2)) : 0;
+  const std::int64_t most = most_rows();
+  std::int64_t size = 0;
+  if (divisible) {
+    size = request.rows > most ? most : std::max<std::int64_t>(1, request.rows / 2);
+  }
   std::vector<RequestPtr> parts;
   request.timing = {};
   for (std::int64_t begin = 0; divisible && begin < request.rows;) {

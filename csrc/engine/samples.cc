@@ -144,4 +144,40 @@ Values with_length(const Padding& padding, const Values& row, std::int64_t lengt
   return sized;
 }
 
+std::vector<std::int64_t> warmup_sizes(const Padding& padding, std::int64_t max_rows) {
+  if (!padding.batch_sizes().empty()) {
+    return padding.batch_sizes();
+  }
+  std::vector<std::int64_t> sizes;
+  for (std::int64_t rows = 1; rows < max_rows; rows *= 2) {
+    sizes.push_back(rows);
+  }
+  sizes.push_back(max_rows);
+  return sizes;
+}
+
+std::vector<std::vector<Values>> warmup_batches(const std::vector<Values>& samples,
+                                                const Padding& padding,
+                                                const std::vector<std::int64_t>& sizes) {
+  std::vector<std::vector<Values>> batches;
+  if (samples.empty()) {
+    return batches;
+  }
+  std::vector<std::int64_t> lengths = padding.buckets();
+  std::ranges::reverse(lengths);
+  if (lengths.empty()) {
+    lengths.push_back(0);
+  }
+  for (const std::int64_t length : lengths) {
+    for (const std::int64_t rows : sizes) {
+      batches.emplace_back();
+      for (std::int64_t i = 0; i < rows; ++i) {
+        const Values& sample = samples[static_cast<std::size_t>(i) % samples.size()];
+        batches.back().push_back(with_length(padding, sample, length));
+      }
+    }
+  }
+  return batches;
+}
+
 }  // namespace pyserve

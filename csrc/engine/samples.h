@@ -20,4 +20,12 @@ std::vector<Values> sample_rows(const Signature& signature, const std::vector<Va
 // mask is left for the padding to make.
 Values with_length(const Padding& padding, const Values& row, std::int64_t length);
 
+// The sizes of the batches that an instance will form: those allowed, or powers of two.
+std::vector<std::int64_t> warmup_sizes(const Padding& padding, std::int64_t max_rows);
+
+// Batches of `sizes` rows, made of `samples`; the longest bucket's come first.
+std::vector<std::vector<Values>> warmup_batches(const std::vector<Values>& samples,
+                                                const Padding& padding,
+                                                const std::vector<std::int64_t>& sizes);
+
 }  // namespace pyserve

@@ -191,11 +191,11 @@ class Gathering {
   std::byte* out_ = nullptr;  // its first byte
 };
 
-// Whether the only request's value needs no filling up.
+// Whether the only request's value serves as it is.
 bool whole(const Value& value, std::size_t input, const Padding& padding, const BatchShape& shape) {
   const Padding::Length* const padded = padding.input(input);
   return !padding.fills() ||
-         (!value.absent() && value.rows() == shape.rows &&
+         (!padding.copies() && !value.absent() && value.rows() == shape.rows &&
           (padded == nullptr ||
            value.tensor.size(static_cast<std::int64_t>(padded->dim)) == shape.length));
 }

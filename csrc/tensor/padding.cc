@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "tensor/signature.h"
 
@@ -117,6 +119,11 @@ Padding::Padding(const PaddingOptions& options, const std::vector<TensorSpec>& i
   }
 }
 
+void Padding::run_invariantly(std::vector<std::int64_t> sizes) {
+  batch_sizes_ = std::move(sizes);
+  copies_ = true;
+}
+
 const Padding::Length* Padding::input(std::size_t index) const noexcept {
   const auto found = std::ranges::find(inputs_, index, &Length::index);
   return found == inputs_.end() ? nullptr : &*found;
@@ -220,6 +227,10 @@ std::size_t Padding::key(const Values& inputs) const {
 std::int64_t Padding::rows_for(std::int64_t rows) const noexcept {
   const auto found = std::ranges::lower_bound(batch_sizes_, rows);
   return found == batch_sizes_.end() ? rows : *found;
+}
+
+std::int64_t Padding::most_rows() const noexcept {
+  return batch_sizes_.empty() ? std::numeric_limits<std::int64_t>::max() : batch_sizes_.back();
 }
 
 BatchShape Padding::fit(const Values& one_of_them, std::int64_t rows) const {

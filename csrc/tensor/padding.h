@@ -71,6 +71,11 @@ class Padding {
   Padding(const PaddingOptions& options, const std::vector<TensorSpec>& inputs,
           const std::vector<TensorSpec>& outputs);
 
+  // From here on only `sizes` are allowed, and every batch is copied: kernels choose by the address
+  // that they get too, and a batch in memory of our own has the same one to them.
+  void run_invariantly(std::vector<std::int64_t> sizes);
+  bool copies() const noexcept { return copies_; }
+
   bool fills() const noexcept { return !batch_sizes_.empty() || has_lengths(); }
   bool has_lengths() const noexcept { return !buckets_.empty(); }
   const std::vector<std::int64_t>& batch_sizes() const noexcept { return batch_sizes_; }
@@ -89,6 +94,8 @@ class Padding {
 
   // The smallest allowed size that has room; `rows` itself where any is allowed, or none has.
   std::int64_t rows_for(std::int64_t rows) const noexcept;
+  // The most rows that a run may have.
+  std::int64_t most_rows() const noexcept;
   // What requests that are stackable, of so many rows together, are filled up to.
   BatchShape fit(const Values& one_of_them, std::int64_t rows) const;
 
@@ -113,6 +120,7 @@ class Padding {
   std::vector<Length> inputs_;  // the mask among them
   std::vector<Length> outputs_;
   std::optional<Mask> mask_;
+  bool copies_ = false;
 };
 
 }  // namespace pyserve

@@ -88,6 +88,10 @@ QUEUE = "a mapping with capacity, timeout_ms, default_priority"
             "batching: allowed_batch_sizes ends at 16, but max_batch_size is 32: the last allowed "
             "size is the largest batch",
         ),
+        (
+            "batching: {max_batch_size: 0, invariant: true}",
+            "batching: invariant needs a batch dimension, but max_batch_size is 0",
+        ),
         ("batching: {allowed_batch_sizes: 4}", "batching.allowed_batch_sizes: expected a list of"),
         (
             "lengths: {bucket: [32]}",
@@ -227,6 +231,7 @@ def test_the_policy_chooses_versions_as_integers(
             ["batching.allowed_batch_sizes=[1, 8]"],
             ModelConfig(batching=Batching(allowed_batch_sizes=(1, 8))),
         ),
+        (["batching.invariant=true"], ModelConfig(batching=Batching(invariant=True))),
         (
             ["lengths.inputs.x.dim=1", "lengths.buckets=[8, 16]"],
             ModelConfig(lengths=Lengths(buckets=(8, 16), inputs={"x": LengthInput(dim=1)})),
