@@ -52,7 +52,7 @@ serve: $(VENV)/.installed $(REPOSITORY)/digits/1/model.pt
 	@$(BIN)/python examples/digits_curl.py
 	$(BIN)/pyserve serve --model-repository $(REPOSITORY)
 
-test: lint types test-cpp test-python bench-gate-core
+test: lint types test-cpp bench-gate-core test-python
 
 lint: $(VENV)/.tested
 	$(BIN)/ruff check .
