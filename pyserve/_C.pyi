@@ -168,7 +168,6 @@ class GrpcLane:
         message: bytes,
         deadline_ns: int,
         token: Any,
-        here: bool,
     ) -> tuple[bytes, bytes] | Request | None: ...
 
 @final

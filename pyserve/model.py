@@ -185,7 +185,7 @@ class Model:
         # Beside what gRPC takes for a call, a light model's run is next to nothing, and a batch
         # would spare less than it costs to hand it over.
         reader = self._reader_here()
-        return lane.submit(self._version, reader.queue, message, deadline_ns, token, True)
+        return lane.submit(self._version, reader.queue, message, deadline_ns, token)
 
     def stats(self) -> VersionStats:
         """Return what this version has done since it was loaded."""

@@ -114,7 +114,6 @@ std::int64_t Batcher::most_rows() const noexcept {
 void Batcher::learn(const RunTime& run, bool elastic) noexcept {
   if (run.rows > 0 && run.shortest != kNever) {
     observe(run.rows, run.shortest, elastic);
-    last_lesson_.store(clock_.now(), std::memory_order_relaxed);
   }
 }
 
@@ -196,7 +195,6 @@ bool Batcher::next_batch(Batch& batch) {
     }
     if (lesson.rows > 0) {
       observe(lesson.rows, lesson.took, lesson.elastic);
-      last_lesson_.store(clock_.now(), std::memory_order_relaxed);
       lesson = {};
     }
     form(batch);

@@ -80,10 +80,9 @@ class Batcher {
 
   // Admits a request that its submitter runs itself, now: it counts as in flight until leave().
   Status admit(Request& request);
-  void leave() noexcept { admission_.leave(1); }
   // The same for a batch of them, which may have no deadlines.
   bool enter(std::int64_t count) noexcept { return admission_.enter(count); }
-  void leave(std::int64_t count) noexcept { admission_.leave(count); }
+  void leave(std::int64_t count = 1) noexcept { admission_.leave(count); }
 
   // True: this call won the claim, and the outcome is settled for the submitter.  The request
   // itself still comes back by delivery, when an instance meets it.
@@ -145,6 +144,7 @@ class Batcher {
   }
   void observe(std::int64_t rows, Nanos took, bool elastic) noexcept {
     run_times_[elastic ? 1 : 0].observe(padding_.rows_for(rows), took);
+    last_lesson_.store(clock_.now(), std::memory_order_relaxed);
   }
   // More than an instance's share of the CPUs.
   bool runs_elastic(int cpus) const noexcept { return cpus * policy_.shares > policy_.cpus; }

@@ -191,11 +191,10 @@ Status ModelVersion::submit(const RequestPtr& request) {
 }
 
 template <class Run>
-void ModelVersion::run_as_caller(bool rehearsal, Nanos since, Run&& run) {
+void ModelVersion::run_as_caller(Nanos since, Run&& run) {
   const c10::InferenceMode inference;
   const IntraopThreads threads(context_->threads);
-  std::optional<Runner> forgotten;
-  run(rehearsal ? forgotten.emplace(*context_) : *caller_);
+  run();
   slow_here_ = clock_.now() - since < kTooLongHere ? 0 : slow_here_ + 1;
 }
 
@@ -210,7 +209,7 @@ std::int64_t ModelVersion::row_limit() const noexcept {
   return rows < batcher_->max_rows() ? rows : 0;
 }
 
-bool ModelVersion::run_here(const RequestPtr& request, bool rehearsal) {
+bool ModelVersion::run_here(const RequestPtr& request) {
   if (caller_ == nullptr || request->rows != 1 || in_flight() != 0 ||
       caller_busy_.exchange(true, std::memory_order_acquire)) {
     return false;
@@ -219,9 +218,8 @@ bool ModelVersion::run_here(const RequestPtr& request, bool rehearsal) {
     count_refused(status.code);
     request->status = std::move(status);
   } else {
-    run_as_caller(rehearsal, request->arrival, [&](Runner& runner) {
-      runner.run(std::span(&request, 1), request->rows, request->arrival);
-    });
+    run_as_caller(request->arrival,
+                  [&] { caller_->run(std::span(&request, 1), request->rows, request->arrival); });
     batcher_->leave();
   }
   release_caller();
@@ -246,9 +244,10 @@ std::optional<Status> ModelVersion::run_gathered(const Values& inputs,
   }
   std::optional<Status> status;
   if (batcher_->enter(count)) {
-    run_as_caller(rehearsal, gathered.formed, [&](Runner& runner) {
-      status = runner.run_gathered(inputs, requests, gathered);
-    });
+    std::optional<Runner> forgotten;
+    Runner& runner = rehearsal ? forgotten.emplace(*context_) : *caller_;
+    run_as_caller(gathered.formed,
+                  [&] { status = runner.run_gathered(inputs, requests, gathered); });
     batcher_->leave(count);
   }
   release_caller();

@@ -56,13 +56,14 @@ class ModelVersion {
   Status submit(const RequestPtr& request);
   // Runs a request of one row at once, on the calling thread, where that is quicker than handing it
   // over: the model is light and nothing is in flight.  True: `request` is settled.  False: it was
-  // not touched; submit it.  A rehearsal leaves no trace in the statistics.
-  bool run_here(const RequestPtr& request, bool rehearsal = false);
+  // not touched; submit it.
+  bool run_here(const RequestPtr& request);
   // How long the calling thread takes for a batch of so many rows; kNever where it may not.
   Nanos time_here(std::int64_t rows) const noexcept;
   // Runs a batch that the caller gathered, on his thread; nullopt: it was not touched, because the
   // version drains or another thread runs one.  `inputs` are collated, and `requests` share their
-  // rows in order; several only where combines().  As Runner::run_gathered.
+  // rows in order; several only where combines().  A rehearsal leaves no trace in the statistics.
+  // As Runner::run_gathered.
   std::optional<Status> run_gathered(const Values& inputs,
                                      std::span<const GatheredRequest> requests, Gathered& gathered,
                                      bool rehearsal = false);
@@ -100,7 +101,7 @@ class ModelVersion {
   void start(const LoadOptions& options, int instances);
   // Runs on the calling thread; the holder of `caller_busy_` alone.
   template <class Run>
-  void run_as_caller(bool rehearsal, Nanos since, Run&& run);
+  void run_as_caller(Nanos since, Run&& run);
   void release_caller() noexcept;
 
   const Clock& clock_;

@@ -67,7 +67,7 @@ class GrpcLane {
   // through the queue with such an answer; or None: the plain lane's.  Raises what admission
   // refuses.
   py::object submit(const VersionPtr& version, const PyCompletionQueue& queue,
-                    const py::bytes& message, Nanos deadline_ns, py::object token, bool here) {
+                    const py::bytes& message, Nanos deadline_ns, py::object token) {
     refuse_after_fork();
     if (!asked_text_.is(message) && read(message).is_none()) {
       return py::none();
@@ -99,8 +99,7 @@ class GrpcLane {
                     {.started = started,
                      .timeout_us = asked_.timeout_us,
                      .deadline_ns = deadline_ns,
-                     .priority = asked_.priority,
-                     .here = here});
+                     .priority = asked_.priority});
   }
 
  private:
@@ -120,7 +119,7 @@ void define_grpc_lane(py::module_& m) {
       .def(py::init<>())
       .def("read", &GrpcLane::read, py::arg("message"))
       .def("submit", &GrpcLane::submit, py::arg("version"), py::arg("queue"), py::arg("message"),
-           py::arg("deadline_ns"), py::arg("token"), py::arg("here"), py::call_guard<NativeCall>());
+           py::arg("deadline_ns"), py::arg("token"), py::call_guard<NativeCall>());
 }
 
 }  // namespace pyserve::python

@@ -113,12 +113,8 @@ py::object run_lane(const VersionPtr& version, const PyCompletionQueue& queue, R
   request->attachment = std::move(attachment);
   request->queue = queue.queue();
   schedule(*request, *version, nearest_deadline(turn), turn.priority);
-  if (turn.here && version->run_here(request, turn.rehearsal)) {
+  if (version->run_here(request)) {
     return take_answer(*request);
-  }
-  if (turn.rehearsal) {
-    release_inputs(*request);
-    return py::none();
   }
   submit_checked(*version, request);
   return py::cast(PyRequest{std::move(request), version});

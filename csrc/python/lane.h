@@ -69,21 +69,19 @@ bool choose_outputs(const Signature& signature, const std::optional<std::vector<
 // are not plainly right.
 RequestPtr lane_request(const Signature& signature, const std::vector<WireTensor>& tensors);
 
-// Where, by when and before whom a lane's request is to be answered.
+// By when and before whom a request is to be answered.
 struct LaneTurn {
   Nanos started = 0;            // when its timeout began
   std::int64_t timeout_us = 0;  // its own; 0: none
   Nanos deadline_ns = 0;        // its caller's; 0: none
   std::uint8_t priority = 0;    // 0: the model's
-  bool here = false;            // on this thread, where the model is light and idle
-  bool rehearsal = false;       // only so, and it counts for nothing
 };
 
 // The instant that a timeout from `started` on stands for.
 Nanos deadline_of(Nanos started, std::int64_t timeout_us);
 
-// What the attachment answers, where that is at once; a Request that completes through the queue;
-// or None for a rehearsal that would have to.  Raises what admission refuses.
+// What the attachment answers, where the model is light and idle; else a Request that completes
+// through the queue.  Raises what admission refuses.
 py::object run_lane(const VersionPtr& version, const PyCompletionQueue& queue, RequestPtr request,
                     std::unique_ptr<LaneAttachment> attachment, const LaneTurn& turn);
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/load_options.h"
 #include "runtime/executable.h"
 #include "tensor/value.h"
 #include "threads.h"
@@ -24,6 +25,19 @@ inline constexpr float kPoison = 666;
 
 // y = x + 1.
 inline Values plus_one(const Values& inputs) { return {Value(inputs.front().tensor.add(1))}; }
+
+// A version of y = x + 1 on rows of any width, of eight rows at most.
+inline LoadOptions small_options() {
+  const Signature signature = rows_signature(8);
+  return {.name = "m",
+          .version = "1",
+          .device = "cpu",
+          .inputs = signature.inputs,
+          .outputs = signature.outputs,
+          .batched = true,
+          .max_batch_size = signature.max_batch_size,
+          .queue_capacity = 16};
+}
 
 // Outlives the executables made from it.  Thread-safe, but for what is set up first.
 class FakeModel {

@@ -52,12 +52,6 @@ Values on_a_grid(const Values& inputs) {
 class InvarianceTest : public ::testing::Test {
  protected:
   InvarianceTest() {
-    options_.name = "m";
-    options_.version = "1";
-    options_.device = "cpu";
-    options_.batched = true;
-    options_.max_batch_size = 8;
-    options_.queue_capacity = 16;
     options_.inputs = {spec("x", Dtype::kFp32, {2})};
     options_.outputs = {spec("y", Dtype::kFp32, {2})};
     options_.batch_invariant = true;
@@ -90,7 +84,7 @@ class InvarianceTest : public ::testing::Test {
     return request;
   }
 
-  LoadOptions options_;
+  LoadOptions options_ = small_options();
   FakeClock clock_{1000};
   std::unique_ptr<FakeModel> model_ = std::make_unique<FakeModel>();
   std::unique_ptr<ModelVersion> version_;  // last: it uses the others

@@ -30,17 +30,7 @@ Values mixing(const Values& inputs) {
 
 class ModelVersionTest : public ::testing::Test {
  protected:
-  ModelVersionTest() {
-    options_.name = "m";
-    options_.version = "1";
-    options_.device = "cpu";
-    options_.inputs = rows_signature(8).inputs;
-    options_.outputs = rows_signature(8).outputs;
-    options_.batched = true;
-    options_.max_batch_size = 8;
-    options_.queue_capacity = 16;
-    options_.warmup = false;
-  }
+  ModelVersionTest() { options_.warmup = false; }
   ~ModelVersionTest() override { model_->open(); }
 
   // Before start(); a FakeModel outlives what was made from it.
@@ -101,7 +91,7 @@ class ModelVersionTest : public ::testing::Test {
     EXPECT_EQ(floats_of(request.outputs[0]).front(), value);
   }
 
-  LoadOptions options_;
+  LoadOptions options_ = small_options();
   FakeClock clock_{1000};
   std::unique_ptr<FakeModel> model_ = std::make_unique<FakeModel>();
   std::unique_ptr<ModelVersion> version_;  // last: it uses the others

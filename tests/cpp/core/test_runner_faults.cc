@@ -35,14 +35,6 @@ bool probe(DeviceStream& /*stream*/) noexcept { return device_is_lost.load(); }
 class RunnerFaults : public ::testing::Test {
  protected:
   RunnerFaults() {
-    options_.name = "m";
-    options_.version = "1";
-    options_.device = "cpu";
-    options_.inputs = rows_signature(8).inputs;
-    options_.outputs = rows_signature(8).outputs;
-    options_.batched = true;
-    options_.max_batch_size = 8;
-    options_.queue_capacity = 16;
     options_.warmup = false;
     device_is_lost = false;
     process_notices().take();
@@ -111,7 +103,7 @@ class RunnerFaults : public ::testing::Test {
     return version_->stats().outcomes[static_cast<std::size_t>(code)];
   }
 
-  LoadOptions options_;
+  LoadOptions options_ = small_options();
   FakeClock clock_{1000};
   std::atomic<std::int64_t> room_{1000};
   std::unique_ptr<FakeModel> model_ = std::make_unique<FakeModel>();

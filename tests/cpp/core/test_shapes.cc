@@ -32,16 +32,6 @@ Values read_carelessly(const Values& inputs) {
 
 class ShapesTest : public ::testing::Test {
  protected:
-  ShapesTest() {
-    options_.name = "m";
-    options_.version = "1";
-    options_.device = "cpu";
-    options_.batched = true;
-    options_.max_batch_size = 8;
-    options_.queue_capacity = 16;
-    options_.inputs = rows_signature(8).inputs;
-    options_.outputs = rows_signature(8).outputs;
-  }
   ~ShapesTest() override { model_->open(); }
 
   void allow(std::vector<std::int64_t> sizes) {
@@ -104,7 +94,7 @@ class ShapesTest : public ::testing::Test {
     EXPECT_EQ(floats_of(request.outputs[0]), data);
   }
 
-  LoadOptions options_;
+  LoadOptions options_ = small_options();
   FakeClock clock_{1000};
   std::mutex mutex_;
   std::vector<Shape> shapes_;
