@@ -4,17 +4,14 @@ What is promised: the server goes on answering as many as ever, all of them in t
 nothing for a request whose deadline it cannot meet.
 """
 
-import os
 import statistics
 
 from benchmarks.context import Context, rates
 from benchmarks.finding import Finding, ratios
-from benchmarks.http import SLOW_MODEL, front_end_cpu_s
-from pyserve.bench import load
+from benchmarks.flood import MODEL, measure_flood
 from pyserve.bench.bodies import with_parameters
-from pyserve.bench.probes import Probe
 from pyserve.bench.processes import ChildFailed
-from pyserve.bench.values import Measurement, Run
+from pyserve.bench.values import Measurement
 
 DEADLINE_MS = 50
 GOODPUT = Finding(
@@ -30,9 +27,6 @@ LATE = Finding(
     at_most=True,
 )
 
-_MODEL = "resnet18"
-_FACTOR = 10
-_PEAK_CONNECTIONS = 32
 # A request that is due finds a connection free: they are refused or answered within the deadline.
 _CONNECTIONS = 1024
 _PATIENCE_S = 10.0
@@ -42,58 +36,29 @@ _REFUSALS = ("status 429", "status 504")
 
 def measure_deadlines(context: Context) -> list[Finding]:
     """Peak (closed loop, 32 connections, no deadline) and overload in turn, on one server."""
-    request = context.request(_MODEL)
-    hurried = with_parameters(request, timeout=DEADLINE_MS * 1000)
-    with context.serve(_MODEL) as server:
-        peak_probe = context.closed_loop("peak", server.url, request, connections=_PEAK_CONNECTIONS)
-        offered = _FACTOR * peak_probe.run(context.options.seconds * SLOW_MODEL).rate
-
-        def run(seconds: float) -> Run:
-            before = front_end_cpu_s(server.pid)
-            result = load.open_loop(
-                server.url,
-                hurried,
-                rate=offered,
-                connections=_CONNECTIONS,
-                seconds=seconds,
-                seed=0,
-                patience_s=_PATIENCE_S,
-                deadline_us=DEADLINE_MS * 1000,
-            )
-            spent = front_end_cpu_s(server.pid) - before
-            result.details["front_end_cores"] = spent / result.seconds
-            return result
-
-        peak, overload = context.measure(
-            [peak_probe, Probe("overload", "open", run)], longer=SLOW_MODEL
-        )
-        cpus = len(os.sched_getaffinity(0))
+    request = context.request(MODEL)
+    flood = measure_flood(
+        context,
+        request,
+        with_parameters(request, timeout=DEADLINE_MS * 1000),
+        connections=_CONNECTIONS,
+        patience_s=_PATIENCE_S,
+        deadline_us=DEADLINE_MS * 1000,
+    )
+    overload = flood.overload
     check(overload)
     goodput = [one.details["goodput_within_deadline_per_s"] for one in overload.runs]
-    sender = [one.details["generator_cpu_s"] / one.seconds for one in overload.runs]
-    wrk = [one.details["generator_cpu_s"] / one.seconds for one in peak.runs]
-    fair = [
-        good / rate * (cpus - light) / (cpus - heavy)
-        for good, rate, light, heavy in zip(goodput, rates(peak), wrk, sender, strict=True)
-    ]
     details = {
-        "peak_per_s": peak.rate,
-        "offered_per_s": overload.detail("offered_per_s"),
+        **flood.details(goodput),
         "answered_per_s": overload.detail("goodput_per_s"),
         "within_deadline_per_s": overload.detail("goodput_within_deadline_per_s"),
         "p50_ms": overload.latency_us.p50 / 1e3,
         "p99_ms": overload.latency_us.p99 / 1e3,
-        "sender_cores": statistics.median(sender),
-        "peak_sender_cores": statistics.median(wrk),
-        "front_end_cores": overload.detail("front_end_cores"),
-        "goodput_of_peak_on_cores_left_by_senders": statistics.median(fair),
-        "sent_late_p99_us": overload.detail("sent_late_p99_us"),
         **refusals(overload),
     }
-    tool = f"{overload.tool}; peak by {peak.tool}"
     late = [one.details["late_by_server"] for one in overload.runs]
     return [
-        GOODPUT.with_values(ratios(goodput, rates(peak)), tool=tool, details=details),
+        GOODPUT.with_values(ratios(goodput, rates(flood.peak)), tool=flood.tool, details=details),
         LATE.with_values(late, tool="Server-Timing of the answers", details=details),
     ]
 
