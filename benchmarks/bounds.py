@@ -124,8 +124,10 @@ def _line(one: Verdict) -> str:
         return f"{value:>12} {unit:<12}  no bound yet: --record writes one"
     bound = _number(one.measured._replace(value=one.bound.value))
     allowed = f"within {one.bound.tolerance:.0%}"
-    off = f"{abs(one.worse_by):.1%} {'worse' if one.worse_by > 0 else 'better'}"
-    return f"{value:>12} {unit:<12}  recorded {bound:>10}  {off:>13} ({allowed})  {one.word}"
+    return (
+        f"{value:>12} {unit:<12}  recorded {bound:>10}  worse by {one.worse_by:+7.1%} "
+        f"({allowed})  {one.word}"
+    )
 
 
 def _number(one: Measured) -> str:
